@@ -1,0 +1,390 @@
+"""Where heavy per-audio work runs: a function mapped over items on this machine's cores, each item within limits.
+
+Conventions: times in seconds, memory in megabytes. An item that fails never takes another item with it: what a dead worker was
+doing is done again, alone, when the rest is finished; only the item that kills a worker twice is given up. The worker processes
+come from a fork server, load only what the function needs, use one thread each, and end with their parent.
+
+Belongs here: processes, limits, retries. Does not: what the function does; which rows are pending; a cluster of machines.
+
+`concurrent.futures` was rejected because one killed worker breaks the whole pool and nobody knows which item it had; pebble
+because its workers share one pipe behind a lock that a killed worker may hold. Here each worker has a pipe of its own.
+"""
+
+import contextlib
+import math
+import multiprocessing
+import os
+import pickle
+import resource
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from types import ModuleType, TracebackType
+from typing import Any, Generic, Literal, TypeVar
+
+from keeptake.errors import BusyError, UnavailableError
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+MAX_KILLS = 2  # workers that one item may take down before it is given up
+MAX_FAILED_STARTS = 3  # starts in a row that may fail before the machine, not the items, is blamed
+START_TIMEOUT_S = 120.0
+ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+
+FailureReason = Literal["raised", "timeout", "out-of-memory", "crashed"]
+
+
+@dataclass(frozen=True)
+class Ok(Generic[R]):
+    """What the function returned for an item."""
+
+    value: R
+
+
+@dataclass(frozen=True)
+class Failed:
+    """Why there is no value for an item.
+
+    Attributes
+    ----------
+    reason : {"raised", "timeout", "out-of-memory", "crashed"}
+        The function raised; it took longer than allowed; it asked for more memory than allowed; it killed two workers.
+    detail : str
+        For a person; of a function that raised, the traceback.
+    error : Exception, optional
+        What the function raised, where it survives pickling.
+    """
+
+    reason: FailureReason
+    detail: str
+    error: Exception | None = None
+
+
+@dataclass(frozen=True)
+class _Limits:
+    timeout_s: float
+    cpu_s: float
+    memory_mb: int
+
+
+@dataclass
+class _Task:
+    """An item on its way, with how many workers it has taken down so far."""
+
+    item: Any
+    payload: bytes
+    kills: int = 0
+
+
+class _Worker:
+    """One process with a pipe of its own, and the task that it has."""
+
+    def __init__(self, initializer: Callable[[], None] | None) -> None:
+        context = multiprocessing.get_context("forkserver")
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(
+            target=_work, args=(theirs, pickle.dumps(initializer), sys.path, dict(os.environ)), daemon=True
+        )
+        with _no_main_module():
+            self.process.start()
+        theirs.close()  # so that reading from a dead worker ends instead of waiting
+        self.task: _Task | None = None
+        self.deadline_s = math.inf
+
+    def await_ready(self) -> None:
+        """Return when the worker can work; raise what kept it from it."""
+        detail = "it did not answer in time"
+        if self.pipe.poll(START_TIMEOUT_S):
+            try:
+                kind, detail = self.pipe.recv()
+            except EOFError:
+                self.process.join(5)
+                kind, detail = "died", f"it died with exit code {self.process.exitcode}"
+            if kind == "ready":
+                return
+        self.kill()
+        raise UnavailableError(f"a worker process cannot start: {detail}. No item was tried; mend this and repeat.")
+
+    def give(self, task: _Task, limits: _Limits) -> None:
+        self.task = task
+        self.deadline_s = time.monotonic() + limits.timeout_s
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it died idle: noticed when its answer is awaited
+            self.pipe.send_bytes(task.payload)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.join()
+        self.pipe.close()
+
+
+class Pool:
+    """Worker processes that outlive many calls of `map`.
+
+    Parameters
+    ----------
+    workers : int, >= 0
+        How many; 0 means one for each core that this process may use.
+    initializer : callable, optional
+        Called once in each new worker, before its first item, to load models or set limits; importable by name.
+
+    Raises
+    ------
+    UnavailableError
+        On entering or later, where workers cannot start: no item is blamed for that.
+
+    Examples
+    --------
+    ::
+
+        with Pool(2) as pool:
+            for path, outcome in pool.map(measure, paths, timeout_s=60, memory_mb=2048):
+                match outcome:
+                    case Ok(value): ...
+                    case Failed(reason, detail): ...
+    """
+
+    def __init__(self, workers: int = 0, *, initializer: Callable[[], None] | None = None) -> None:
+        self._wanted = workers or len(os.sched_getaffinity(0))
+        self._initializer = initializer
+        self._workers: list[_Worker] = []
+        self._is_mapping = False
+
+    def __enter__(self) -> "Pool":
+        self._workers = [_Worker(self._initializer) for _ in range(self._wanted)]
+        try:
+            for worker in self._workers:
+                worker.await_ready()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End all workers at once, whatever they do."""
+        workers, self._workers = self._workers, []
+        for worker in workers:
+            worker.kill()
+
+    def map(
+        self, function: Callable[[T], R], items: Iterable[T], *, timeout_s: float, memory_mb: int, cpu_s: float | None = None
+    ) -> Generator[tuple[T, Ok[R] | Failed], None, None]:
+        """Apply a function to every item and yield each with its outcome, as they finish.
+
+        Items are taken from the iterable only when a worker is free. Closing the generator early ends the work in flight.
+
+        Parameters
+        ----------
+        function : callable
+            Importable by name; its argument and result must pickle.
+        items : iterable
+            What to work on.
+        timeout_s : float, > 0
+            Seconds of wall time that an item may take.
+        memory_mb : int, > 0
+            Megabytes that an item may add to what the worker had before it.
+        cpu_s : float, optional
+            Seconds of CPU that an item may take (rounded up to whole seconds); by default as many as `timeout_s`.
+
+        Yields
+        ------
+        (item, Ok or Failed)
+            Every item exactly once, in order of completion.
+
+        Raises
+        ------
+        BusyError
+            If this pool is in the middle of another `map`.
+        UnavailableError
+            If workers cannot be started any more.
+        """
+        if self._is_mapping:
+            raise BusyError("this pool is already mapping: finish or close that generator first")
+        limits = _Limits(timeout_s, timeout_s if cpu_s is None else cpu_s, memory_mb)
+        self._is_mapping = True
+        try:
+            suspects: deque[_Task] = deque()
+            yield from self._run(_tasks(function, items, limits), limits, suspects, self._workers)
+            # One at a time: two killers side by side, or a machine out of memory, would blame an innocent neighbour.
+            while suspects:
+                yield from self._run(iter([suspects.popleft()]), limits, suspects, self._workers[:1])
+        finally:
+            self._is_mapping = False
+            for worker in [worker for worker in self._workers if worker.task]:
+                self._replace(worker)
+
+    def _run(
+        self, tasks: Iterator[_Task | tuple[Any, Failed]], limits: _Limits, suspects: deque[_Task], workers: list[_Worker]
+    ) -> Iterator[tuple[Any, Ok[Any] | Failed]]:
+        idle = list(workers)
+        busy: list[_Worker] = []
+        has_more = True
+        while has_more or busy:
+            while has_more and idle:
+                task = next(tasks, None)
+                if task is None:
+                    has_more = False
+                elif isinstance(task, tuple):
+                    yield task
+                else:
+                    worker = idle.pop()
+                    busy.append(worker)
+                    worker.give(task, limits)
+            for worker in _first_to_answer(busy):
+                busy.remove(worker)
+                task, outcome = worker.task, _answer(worker, limits)
+                assert task is not None, "a busy worker has a task"  # noqa: S101  (narrowing)
+                worker.task = None
+                idle.append(worker if worker.process.is_alive() else self._replace(worker))
+                if outcome is None:
+                    task.kills += 1
+                    if task.kills < MAX_KILLS:
+                        suspects.append(task)
+                        continue
+                    outcome = Failed("crashed", f"it ended {task.kills} worker processes, the last time alone")
+                yield task.item, outcome
+
+    def _replace(self, worker: _Worker) -> _Worker:
+        """Put a new worker in the place of a dead or busy one; its start is the probe that clears the machine of blame."""
+        worker.kill()
+        at = self._workers.index(worker)
+        for failures in range(1, MAX_FAILED_STARTS + 1):
+            self._workers[at] = _Worker(self._initializer)
+            try:
+                self._workers[at].await_ready()
+                break
+            except UnavailableError:
+                if failures == MAX_FAILED_STARTS:
+                    raise
+        return self._workers[at]
+
+
+def _tasks(function: Callable[[Any], Any], items: Iterable[Any], limits: _Limits) -> Iterator[_Task | tuple[Any, Failed]]:
+    for item in items:
+        try:
+            payload = pickle.dumps((function, item, limits))
+        except Exception as error:  # pickling calls any type's own code
+            yield item, Failed("raised", f"the item cannot be sent to a worker: {error!r}", error)
+        else:
+            yield _Task(item, payload)
+
+
+def _first_to_answer(busy: list[_Worker]) -> list[_Worker]:
+    """Busy workers that have answered, died or run out of time; waits for the first."""
+    if not busy:
+        return []
+    now_s = time.monotonic()
+    patience_s = min(worker.deadline_s for worker in busy) - now_s
+    ready = wait([worker.pipe for worker in busy], timeout=max(0.0, patience_s))
+    now_s = time.monotonic()
+    return [worker for worker in busy if worker.pipe in ready or worker.deadline_s <= now_s]
+
+
+def _answer(worker: _Worker, limits: _Limits) -> Ok[Any] | Failed | None:
+    """Outcome of a worker's task; None where the worker died of it."""
+    if not worker.pipe.poll():
+        worker.process.kill()
+        worker.process.join()
+        return Failed("timeout", f"it took longer than {limits.timeout_s:g} s")
+    try:
+        kind, value, error = worker.pipe.recv()
+    except (EOFError, ConnectionResetError):
+        worker.process.join()
+        if worker.process.exitcode == -signal.SIGXCPU:
+            return Failed("timeout", f"it used more than {limits.cpu_s:g} s of CPU")
+        return None
+    except Exception as problem:  # a result whose own code refuses to come back
+        return Failed("raised", f"the result cannot be received: {problem!r}")
+    return Ok(value) if kind == "ok" else Failed(kind, value, error)
+
+
+@contextlib.contextmanager
+def _no_main_module() -> Iterator[None]:
+    """Hide `__main__` while a process starts: its children would import the whole command that the user typed."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
+def _work(pipe: Connection, initializer: bytes, path: list[str], environment: dict[str, str]) -> None:
+    """Life of a worker: get ready, then answer one item after the other until the pipe closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle: it ends us
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    os.environ.clear()  # what the fork server has is as old as its start
+    os.environ.update(environment, **dict.fromkeys(ONE_THREAD, "1"))
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    sys.path[:] = path
+    try:
+        prepare = pickle.loads(initializer)  # noqa: S301  (written by our own parent)
+        if prepare is not None:
+            prepare()
+    except BaseException:
+        pipe.send(("broken", traceback.format_exc(limit=5)))
+        return
+    pipe.send(("ready", ""))
+    while True:
+        try:
+            payload = pipe.recv_bytes()
+        except (EOFError, OSError):
+            return
+        pipe.send_bytes(_result(payload))
+
+
+def _result(payload: bytes) -> bytes:
+    try:
+        function, item, limits = pickle.loads(payload)  # noqa: S301  (written by our own parent)
+        with _limited(limits):
+            return pickle.dumps(("ok", function(item), None))
+    except MemoryError:
+        return pickle.dumps(("out-of-memory", "it asked for more memory than it may take", None))
+    except Exception as error:
+        detail = traceback.format_exc(limit=8)
+        try:
+            pickle.loads(pickle.dumps(error))  # noqa: S301  (our own: an error that does not survive the trip must not break it)
+            return pickle.dumps(("raised", detail, error))
+        except Exception:
+            return pickle.dumps(("raised", detail, None))
+
+
+@contextlib.contextmanager
+def _limited(limits: _Limits) -> Iterator[None]:
+    """Hold this process to the limits of one item; only soft limits move, so that they can be lifted again."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    cpu_end_s = math.ceil(used.ru_utime + used.ru_stime + limits.cpu_s)
+    # RLIMIT_DATA, not RLIMIT_AS: mapped libraries and model files are not what an item asks for.
+    data_end = _data_bytes() + limits.memory_mb * 2**20
+    hard = {kind: resource.getrlimit(kind)[1] for kind in (resource.RLIMIT_CPU, resource.RLIMIT_DATA)}
+    for kind, soft in ((resource.RLIMIT_CPU, cpu_end_s), (resource.RLIMIT_DATA, data_end)):
+        ceiling = hard[kind]
+        resource.setrlimit(kind, (soft if ceiling == resource.RLIM_INFINITY else min(soft, ceiling), ceiling))
+    try:
+        yield
+    finally:
+        for kind, ceiling in hard.items():
+            resource.setrlimit(kind, (ceiling, ceiling))
+
+
+def _data_bytes() -> int:
+    """Private writable memory of this process, as RLIMIT_DATA counts it."""
+    with open("/proc/self/statm", "rb") as file:  # noqa: PTH123  (runs around every item)
+        return int(file.read().split()[5]) * resource.getpagesize()
+
+
+def _end_with_parent() -> None:
+    """Leave when the parent is gone: a busy worker would otherwise outlive a killed run."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
