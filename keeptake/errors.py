@@ -6,6 +6,7 @@
     │   └── LedgerUnavailableError
     ├── BusyError                 somebody else holds what we need: a day's claim, a home
     ├── InvalidAudioError         samples that no analysis may be made of
+    ├── DamagedObjectError        an object of the audio store that is missing or not what its name says
     ├── AudioRefusedError         audio that does not enter the store, with one of `AudioReason`
     ├── ModelMissingError         weights that are not on this machine: says what to install or where to put them
     └── PublicationError          a dataset version that must not become visible
@@ -38,6 +39,10 @@ class BusyError(KeeptakeError):
 
 class InvalidAudioError(KeeptakeError):
     """Samples that no analysis may be made of."""
+
+
+class DamagedObjectError(KeeptakeError):
+    """An object of the audio store is missing, or not what its name says."""
 
 
 class ModelMissingError(KeeptakeError):
