@@ -35,6 +35,7 @@ def test_indexes_are_as_named(ledger):
         ).all()
     expected = {
         "ix_generations_audio_sha256": "USING btree (audio_sha256)",
+        "ix_generations_captured_on": "USING btree (captured_on)",
         "ix_generations_created_at_id": "USING btree (created_at, id)",
         "ix_generations_lagging": "USING btree (id) WHERE (scored_revision IS DISTINCT FROM feedback_revision)",
         "ix_generations_pending": "USING btree (captured_on) WHERE ((status <> ALL (ARRAY['scored'::text, 'quarantined'::text]))"

@@ -108,6 +108,7 @@ generations = sa.Table(
     sa.CheckConstraint("(audio_status = 'stored') = (audio_sha256 IS NOT NULL)", name="stored_has_audio"),
     sa.CheckConstraint("audio_status <> 'quarantined' OR audio_reason IS NOT NULL", name="quarantined_has_reason"),
     *_finite("duration_s", "generation_cost", "generation_duration_s"),
+    sa.Index("ix_generations_captured_on", "captured_on"),
     sa.Index("ix_generations_user_id", "user_id"),
     sa.Index("ix_generations_provider", "provider"),
     sa.Index("ix_generations_used_for_training", "used_for_training"),

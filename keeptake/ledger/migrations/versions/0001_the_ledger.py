@@ -390,6 +390,7 @@ def upgrade() -> None:
     )
     op.create_index("ix_generations_used_for_training", "generations", ["used_for_training"], unique=False)
     op.create_index("ix_generations_user_id", "generations", ["user_id"], unique=False)
+    op.create_index("ix_generations_captured_on", "generations", ["captured_on"], unique=False)
     op.create_table(
         "scaled_embeddings",
         sa.Column("audio_sha256", sa.Text(), nullable=False),
@@ -482,6 +483,7 @@ def downgrade() -> None:
     op.drop_index("ix_scaled_embeddings_scaler", table_name="scaled_embeddings")
     op.drop_table("scaled_embeddings")
     op.drop_index("ix_generations_user_id", table_name="generations")
+    op.drop_index("ix_generations_captured_on", table_name="generations")
     op.drop_index("ix_generations_used_for_training", table_name="generations")
     op.drop_index(
         "ix_generations_quarantined", table_name="generations", postgresql_where=sa.text("audio_status = 'quarantined'")

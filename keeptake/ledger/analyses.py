@@ -1,0 +1,133 @@
+"""What was heard, in the ledger: which audio files of a day wait to be heard, and what becomes of them.
+
+A part of an analysis belongs to the audio's SHA-256 and the part's version; `features` holds the same, flat, and its `versions`
+tells in one comparison whether anything of a file is stale. Belongs here: SQL of `analyses` and `features`. Does not: hearing.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import sqlalchemy as sa
+
+from keeptake.ledger.bulk import upsert
+from keeptake.ledger.connection import Ledger
+from keeptake.ledger.tables import analyses, features
+
+
+class Part(Protocol):
+    """One part of an analysis, as `keeptake.audio.analyze` gives it."""
+
+    version: str
+    status: str
+    reason: str | None
+    values: dict[str, Any]
+    cpu_s: float
+
+
+class ToHear(NamedTuple):
+    """An audio file that waits to be heard."""
+
+    sha256: str
+    storage_key: str
+    duration_s: float
+    parts: tuple[str, ...]  # missing or stale
+
+
+class Heard(NamedTuple):
+    """An audio file that was heard."""
+
+    sha256: str
+    parts: Mapping[str, Part]  # those that were asked for
+    features: Mapping[str, Any]  # columns of the asked parts
+
+
+def versions_text(versions: Mapping[str, str]) -> str:
+    """Versions of all parts as one text, in which any difference shows.
+
+    >>> versions_text({"tonal": "2", "rhythm": "1"})
+    'rhythm=1 tonal=2'
+    """
+    return " ".join(f"{part}={version}" for part, version in sorted(versions.items()))
+
+
+_PENDING = """
+    SELECT DISTINCT a.sha256, a.storage_key, a.duration_s
+    FROM generations g JOIN audio a ON a.sha256 = g.audio_sha256 LEFT JOIN features f ON f.audio_sha256 = a.sha256
+    WHERE g.captured_on = :day AND a.analysis_reason IS NULL AND f.versions IS DISTINCT FROM :versions
+    ORDER BY a.sha256
+"""
+
+# Audio that was heard for another take already, or that cannot be heard: its generations move on without work.
+_ADVANCE = """
+    UPDATE generations g SET status = 'analyzed', updated_at = now() FROM features f
+    WHERE f.audio_sha256 = g.audio_sha256 AND g.status = 'audio-ready' AND f.versions = :versions AND g.captured_on = :day
+"""
+_GIVE_UP = """
+    UPDATE generations g SET status = 'quarantined', status_reason = a.analysis_reason, updated_at = now() FROM audio a
+    WHERE a.sha256 = g.audio_sha256 AND g.status = 'audio-ready' AND a.analysis_reason IS NOT NULL AND g.captured_on = :day
+"""
+
+
+def audio_to_hear(ledger: Ledger, day: str, versions: Mapping[str, str]) -> list[ToHear]:
+    """Audio files of a day's generations of which a part is missing or stale, each with those parts.
+
+    Generations whose audio needs no work are moved on.
+    """
+    values = {"day": day, "versions": versions_text(versions)}
+    with ledger.begin() as connection:
+        connection.execute(sa.text(_ADVANCE), values)
+        connection.execute(sa.text(_GIVE_UP), values)
+        files = connection.execute(sa.text(_PENDING), values).all()
+        current = connection.execute(
+            sa.select(analyses.c.audio_sha256, analyses.c.part, analyses.c.version).where(
+                analyses.c.audio_sha256.in_([file.sha256 for file in files])
+            )
+        ).all()
+    have = {(row.audio_sha256, row.part, row.version) for row in current}
+    return [
+        ToHear(sha256, key, duration_s, tuple(part for part, version in versions.items() if (sha256, part, version) not in have))
+        for sha256, key, duration_s in files
+    ]
+
+
+def save_analyses(connection: sa.Connection, heard: Sequence[Heard], versions: Mapping[str, str]) -> None:
+    """Store parts and features, and move the generations on; scores made from older features lag from now on."""
+    upsert(connection, analyses, _part_rows(heard), conflict=("audio_sha256", "part"))
+    for columns in {tuple(sorted(file.features)) for file in heard}:
+        alike = [file for file in heard if tuple(sorted(file.features)) == columns]
+        rows = [{"audio_sha256": file.sha256, "versions": versions_text(versions), **file.features} for file in alike]
+        upsert(connection, features, rows, conflict=("audio_sha256",))
+    connection.execute(
+        sa.text(
+            "UPDATE generations SET status = CASE status WHEN 'audio-ready' THEN 'analyzed' ELSE status END,"
+            " scored_revision = NULL, updated_at = now() WHERE audio_sha256 = ANY(:files)"
+        ),
+        {"files": [file.sha256 for file in heard]},
+    )
+
+
+def _part_rows(heard: Iterable[Heard]) -> Iterable[dict[str, Any]]:
+    for file in heard:
+        for name, part in file.parts.items():
+            yield {
+                "audio_sha256": file.sha256,
+                "part": name,
+                "version": part.version,
+                "status": part.status,
+                "reason": part.reason,
+                "result": part.values,
+                "cpu_s": part.cpu_s,
+            }
+
+
+def mark_unhearable(connection: sa.Connection, sha256: str, reason: str) -> None:
+    """Note that a file cannot be heard, for good: its generations are quarantined with the reason."""
+    values = {"sha256": sha256, "reason": reason}
+    connection.execute(sa.text("UPDATE audio SET analysis_reason = :reason WHERE sha256 = :sha256"), values)
+    connection.execute(
+        sa.text(
+            "UPDATE generations SET status = 'quarantined', status_reason = :reason, updated_at = now()"
+            " WHERE audio_sha256 = :sha256"
+        ),
+        values,
+    )

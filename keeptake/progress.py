@@ -1,0 +1,52 @@
+"""Progress of long work: into a log every few seconds, or into a bar in a terminal.
+
+A stage calls `progress(stage, done, total)` as often as it likes. Belongs here: who listens. Does not: the work.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from time import monotonic
+
+from keeptake.stage import Progress
+
+LOG_EVERY_S = 10.0
+
+_terminal: Progress | None = None
+
+
+def to_log(log: Callable[[str], None], *, every_s: float = LOG_EVERY_S) -> Progress:
+    """Make a listener that writes a line every few seconds and at the end, and feeds the terminal's bar where one is shown."""
+    last_s = monotonic()
+
+    def listen(stage: str, done: int, total: int) -> None:
+        nonlocal last_s
+        if _terminal is not None:
+            _terminal(stage, done, total)
+        if monotonic() - last_s >= every_s or done == total:
+            last_s = monotonic()
+            log(f"{stage}: {done:,} of {total:,}")
+
+    return listen
+
+
+@contextmanager
+def bar() -> Iterator[None]:
+    """Show a bar a stage on the terminal's error stream while the block runs."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+    global _terminal
+    tasks: dict[str, TaskID] = {}
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as shown:
+
+        def listen(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = shown.add_task(stage, total=total)
+            shown.update(tasks[stage], completed=done, total=total)
+
+        _terminal = listen
+        try:
+            yield
+        finally:
+            _terminal = None

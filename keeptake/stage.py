@@ -1,0 +1,100 @@
+"""One stage over many rows: in parallel, in chunks that commit on their own, within a time budget, with progress.
+
+A stage that is killed loses its open chunk and nothing else; a stage whose time is up commits what it has and says what remains.
+Belongs here: the loop. Does not: what an item is, where results go (`function`, `save` and `fail` are given).
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import TypeVar
+
+from keeptake.compute import Failed, Ok, Pool
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+Progress = Callable[[str, int, int], None]  # stage, done, of how many
+
+
+@dataclass
+class StageReport:
+    """What one pass of a stage did."""
+
+    done: int = 0
+    failed: Counter[str] = field(default_factory=Counter)  # by reason
+    remaining: int = 0
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one pass may take."""
+
+    budget_s: float  # wall time after which no new item is begun
+    chunk_rows: int  # results that are committed together
+    item_timeout_s: float
+    item_memory_mb: int
+
+
+def silent(stage: str, done: int, total: int) -> None:
+    """Report progress to nobody."""
+
+
+def work_through(
+    name: str,
+    pool: Pool,
+    function: Callable[[Item], Result],
+    items: Sequence[Item],
+    *,
+    save: Callable[[list[Result]], None],
+    fail: Callable[[Item, str, str], None],
+    limits: Limits,
+    progress: Progress = silent,
+) -> StageReport:
+    """Apply a function to every item and save the results chunk by chunk.
+
+    Parameters
+    ----------
+    function : callable
+        Importable by name: it runs in the pool's processes.
+    save : callable
+        Stores a chunk of results in one commit.
+    fail : callable
+        Stores that an item failed for good, with a reason and a sentence; the others go on.
+
+    Returns
+    -------
+    StageReport
+        `remaining` counts the items that the time budget left out.
+    """
+    report = StageReport()
+    begun = 0
+    end = monotonic() + limits.budget_s
+
+    def until_time_is_up() -> Iterator[Item]:
+        nonlocal begun
+        for item in items:
+            if monotonic() >= end:
+                return
+            begun += 1
+            yield item
+
+    chunk: list[Result] = []
+    outcomes = pool.map(function, until_time_is_up(), timeout_s=limits.item_timeout_s, memory_mb=limits.item_memory_mb)
+    for item, outcome in outcomes:
+        match outcome:
+            case Ok(value):
+                chunk.append(value)
+            case Failed(reason, detail):
+                fail(item, reason, detail)
+                report.failed[reason] += 1
+        if len(chunk) >= limits.chunk_rows:
+            save(chunk)
+            report.done += len(chunk)
+            chunk = []
+        progress(name, report.done + len(chunk) + report.failed.total(), len(items))
+    if chunk:
+        save(chunk)
+        report.done += len(chunk)
+    report.remaining = len(items) - begun
+    return report
