@@ -1,0 +1,98 @@
+"""How are beats counted into bars? Beats a bar, and which beats begin one.
+
+Conventions: a bar has three or four beats or is not known; beats are those of `beats.py`, in seconds.
+
+Belongs here: what is heard from beat to beat. Does not: the beats themselves, sections of several bars (`structure.py`).
+
+References
+----------
+.. [1] Gouyon, F. and Herrera, P. (2003), "Determination of the meter of musical audio signals: seeking recurrences in beat
+   segment descriptors", AES 114.
+.. [2] Davies, M. and Plumbley, M. (2006), "A spectral difference approach to downbeat extraction in musical audio", EUSIPCO.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.floating]
+
+MIN_BEATS = 13  # four bars of three and the beat after
+MIN_MARGIN = 0.05  # of mean similarity between the two countings
+BANDS = 32
+LOW_BANDS = 10  # of 128 mel bands: up to about 270 Hz, bass and kick drum
+
+
+def beat_spectra(mel: Floats, beats_s: Floats, *, frame_rate_hz: float) -> Floats:
+    """Mean log mel spectrum from each beat to the next, standardised over the beats.
+
+    Parameters
+    ----------
+    mel : np.ndarray [shape=(frames, bands), >= 0]
+        Power mel spectrogram; the number of bands is a multiple of `BANDS`.
+    beats_s : np.ndarray [shape=(n,), increasing]
+        Beat times, n >= 2.
+    frame_rate_hz : float
+        Frames a second.
+
+    Returns
+    -------
+    np.ndarray [shape=(n - 1, BANDS)]
+    """
+    edges = np.unique(np.round(beats_s * frame_rate_hz).astype(int).clip(0, len(mel) - 1))
+    power = np.add.reduceat(mel, edges, axis=0)[:-1] / np.diff(edges)[:, None]
+    level = np.log(power.reshape(len(power), BANDS, -1).mean(axis=2) + 1e-6 * float(mel.max()))
+    spectra: Floats = (level - level.mean(axis=0)) / np.maximum(level.std(axis=0), 0.1)
+    return spectra
+
+
+def beats_per_bar(spectra: Floats) -> int | None:
+    """Beats a bar, from which lags repeat the beats' spectra [1]_.
+
+    Three where beats resemble those 3, 6 and 9 later more than those 2, 4 and 8 later by `MIN_MARGIN`, four the other way round.
+
+    Parameters
+    ----------
+    spectra : np.ndarray [shape=(beats, bands)]
+        Of `beat_spectra`.
+
+    Returns
+    -------
+    3, 4 or None
+        None for fewer than `MIN_BEATS` beats or without a margin.
+    """
+    if len(spectra) < MIN_BEATS:
+        return None
+    power = float(np.mean(spectra**2))
+    similarity = {lag: float(np.mean(spectra[lag:] * spectra[:-lag])) / power for lag in (2, 3, 4, 6, 8, 9)}
+    margin = (similarity[3] + similarity[6] + similarity[9] - similarity[2] - similarity[4] - similarity[8]) / 3
+    return None if abs(margin) < MIN_MARGIN else 3 if margin > 0 else 4
+
+
+def downbeats(spectra: Floats, low_attack: Floats, *, beats_in_bar: int) -> int:
+    """Number of the first beat that begins a bar.
+
+    A bar begins where the spectrum differs most from the beat before [2]_ and the bass attacks most, on average over the bars.
+
+    Parameters
+    ----------
+    spectra : np.ndarray [shape=(beats, bands)]
+        Of `beat_spectra`.
+    low_attack : np.ndarray [shape=(beats,)]
+        Strength of the attack in the `LOW_BANDS` at each beat.
+    beats_in_bar : int
+        3 or 4.
+
+    Returns
+    -------
+    int
+        In [0, beats_in_bar).
+    """
+    change = np.concatenate([[0.0], np.abs(np.diff(spectra, axis=0)).mean(axis=1)])
+    strength = _standard(change) + _standard(low_attack)
+    strength[0] = 0.0  # the first sound of a file is always new
+    return int(np.argmax([strength[phase::beats_in_bar].mean() for phase in range(beats_in_bar)]))
+
+
+def _standard(values: Floats) -> Floats:
+    spread: Floats = (values - values.mean()) / max(float(values.std()), 1e-9)
+    return spread
