@@ -11,13 +11,15 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+PROJECT = Path(__file__).resolve().parents[1]
+
 
 class Settings(BaseSettings):
     """The settings, each named `KEEPTAKE_` and its field's name in capitals."""
 
     model_config = SettingsConfigDict(env_prefix="KEEPTAKE_", env_file=".env", extra="ignore", frozen=True, env_ignore_empty=True)
 
-    home: Path = Field(Path(".keeptake"), description="Folder of all local state: embedded Postgres, audio, datasets, logs.")
+    home: Path = Field(PROJECT / ".keeptake", description="Folder of all local state: embedded Postgres, audio, datasets, logs.")
     database_url: str | None = Field(
         None,
         description="Postgres with pgvector, as postgresql://user:password@host:5432/name; empty: an embedded server in HOME.",
@@ -28,7 +30,7 @@ class Settings(BaseSettings):
     datasets_dir: Path | None = Field(None, description="Folder of the published datasets; empty: HOME/datasets.")
     models_dir: Path | None = Field(None, description="Folder of converted model weights; empty: HOME/models.")
     incoming_dir: Path | None = Field(None, description="Folder that is watched for new takes; empty: HOME/incoming.")
-    policies_dir: Path = Field(Path("policies"), description="Folder of the dataset policies, a TOML file each.")
+    policies_dir: Path = Field(PROJECT / "policies", description="Folder of the dataset policies, a TOML file each.")
 
     feeds_file: Path | None = Field(
         None, description="TOML file of HTTP feeds and SQL tables that the sensor pulls; empty: none."

@@ -47,7 +47,7 @@ def work_through(
     items: Sequence[Item],
     *,
     save: Callable[[list[Result]], None],
-    fail: Callable[[Item, str, str], None],
+    fail: Callable[[Item, Failed], str],
     limits: Limits,
     progress: Progress = silent,
 ) -> StageReport:
@@ -55,18 +55,36 @@ def work_through(
 
     Parameters
     ----------
+    pool : Pool
+        Not entered yet: its processes start only where there is work, and end with it.
     function : callable
         Importable by name: it runs in the pool's processes.
     save : callable
         Stores a chunk of results in one commit.
     fail : callable
-        Stores that an item failed for good, with a reason and a sentence; the others go on.
+        Stores that an item failed for good and returns the reason by name; the others go on.
 
     Returns
     -------
     StageReport
         `remaining` counts the items that the time budget left out.
     """
+    if not items:
+        return StageReport()  # without starting any process
+    with pool:
+        return _work(name, pool, function, items, save, fail, limits, progress)
+
+
+def _work(
+    name: str,
+    pool: Pool,
+    function: Callable[[Item], Result],
+    items: Sequence[Item],
+    save: Callable[[list[Result]], None],
+    fail: Callable[[Item, Failed], str],
+    limits: Limits,
+    progress: Progress,
+) -> StageReport:
     report = StageReport()
     begun = 0
     end = monotonic() + limits.budget_s
@@ -85,9 +103,8 @@ def work_through(
         match outcome:
             case Ok(value):
                 chunk.append(value)
-            case Failed(reason, detail):
-                fail(item, reason, detail)
-                report.failed[reason] += 1
+            case Failed() as failure:
+                report.failed[fail(item, failure)] += 1
         if len(chunk) >= limits.chunk_rows:
             save(chunk)
             report.done += len(chunk)

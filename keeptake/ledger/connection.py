@@ -7,6 +7,7 @@ Does not: the embedded server (`server.py`), queries (a file a topic).
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
+from time import monotonic, sleep
 from typing import Any
 
 import polars as pl
@@ -87,7 +88,7 @@ class Ledger:
             return pl.DataFrame(cursor.fetch_arrow())
 
     @contextmanager
-    def claim(self, what: str) -> Iterator[None]:
+    def claim(self, what: str, *, wait_s: float = 0.0) -> Iterator[None]:
         """Hold a name for ourselves until the end of the block, or of the process however it dies.
 
         A session-level advisory lock: unlike a slot in a table it cannot outlive a killed holder.
@@ -95,12 +96,11 @@ class Ledger:
         Raises
         ------
         BusyError
-            If another session holds it.
+            If another session still holds it after `wait_s` seconds.
         """
         with self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             lock: Mapping[str, Any] = {"space": CLAIM_NAMESPACE, "what": what}
-            taken = connection.scalar(sa.text("SELECT pg_try_advisory_lock(:space, hashtext(:what))"), lock)
-            if not taken:
+            if not _locked(connection, lock, wait_s):
                 raise BusyError(f"another run is at work on {what}: wait until it ends, then repeat")
             try:
                 yield
@@ -111,3 +111,12 @@ class Ledger:
         """Close the pooled connections."""
         if "engine" in self.__dict__:
             self.engine.dispose()
+
+
+def _locked(connection: sa.Connection, lock: Mapping[str, Any], wait_s: float) -> bool:
+    end = monotonic() + wait_s
+    while not connection.scalar(sa.text("SELECT pg_try_advisory_lock(:space, hashtext(:what))"), lock):
+        if monotonic() >= end:
+            return False
+        sleep(0.5)  # a lock_timeout would end the wait as an error that looks like an outage
+    return True

@@ -1,0 +1,34 @@
+"""Total, every term, and the version of the formula, for every take that lags."""
+
+import dagster as dg
+
+from assets import report
+from keeptake.curation.quality import FORMULAS
+from keeptake.ledger import overviews, tables
+from keeptake.ledger.scores import score_lagging
+from resources.ledger import LedgerResource
+
+
+@dg.asset(
+    group_name="quality",
+    kinds={"python", "polars", "postgres"},
+    owners=["team:data"],
+    deps=["analyzed_features", "embeddings"],
+    metadata={"dagster/column_schema": report.schema_of(tables.quality_scores), "dagster/table_name": "public.quality_scores"},
+)
+def quality_scores(ledger: LedgerResource) -> dg.MaterializeResult[None]:
+    """Quality scores of every take whose analysis or feedback moved since its last score."""
+    from keeptake.formats.figures import score_histogram
+
+    done = score_lagging(ledger.get())
+    totals = {formula: overviews.scores(ledger.get(), formula)["total"] for formula in FORMULAS}
+    return dg.MaterializeResult(
+        metadata={
+            "dagster/row_count": totals[FORMULAS[0]].len(),
+            "scored": done.scored,
+            "mean_seed_v1": totals["seed_v1"].mean(),
+            "mean_v2": totals["v2"].mean(),
+            "best_and_worst": report.table(overviews.best_and_worst(ledger.get())),
+            "pictures": report.pictures({formula: score_histogram(total) for formula, total in totals.items()}),
+        }
+    )

@@ -1,0 +1,59 @@
+"""What an asset shows of itself in the UI: counts, tables, pictures, column schemas.
+
+Belongs here: turning frames and PNG bytes into Dagster metadata. Does not: the queries, the drawing.
+"""
+
+from base64 import b64encode
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+import polars as pl
+import sqlalchemy as sa
+
+MAX_ROWS = 50
+
+
+def counts(rows: Mapping[str, int], *, name: str = "reason") -> dg.TableMetadataValue:
+    """Show counts as a table, in the order given."""
+    columns = [dg.TableColumn(name, "string"), dg.TableColumn("rows", "int")]
+    records = [dg.TableRecord({name: key, "rows": n}) for key, n in rows.items()]
+    return dg.MetadataValue.table(records, schema=dg.TableSchema(columns=columns))
+
+
+def table(frame: pl.DataFrame) -> dg.TableMetadataValue:
+    """Show the first rows of a frame."""
+    kinds = {name: "float" if kind.is_float() else "int" if kind.is_integer() else "string" for name, kind in frame.schema.items()}
+    schema = dg.TableSchema(columns=[dg.TableColumn(name, kind) for name, kind in kinds.items()])
+    return dg.MetadataValue.table([dg.TableRecord(_plain(row)) for row in frame.head(MAX_ROWS).to_dicts()], schema=schema)
+
+
+def _plain(row: dict[str, Any]) -> dict[str, str | int | float | bool | None]:
+    return {name: value if isinstance(value, str | int | float | bool | None) else str(value) for name, value in row.items()}
+
+
+def pictures(images: Mapping[str, bytes]) -> dg.MarkdownMetadataValue:
+    """Show PNG images inline, each under its title."""
+    return dg.MetadataValue.md(
+        "\n\n".join(f"**{title}**\n\n![{title}](data:image/png;base64,{b64encode(png).decode()})" for title, png in images.items())
+    )
+
+
+def schema_of(*tables: sa.Table) -> dg.TableSchema:
+    """Column schema of ledger tables, with their comments as descriptions."""
+    columns = {
+        column.name: dg.TableColumn(
+            column.name,
+            str(column.type).lower(),
+            description=column.comment,
+            constraints=dg.TableColumnConstraints(nullable=bool(column.nullable)),
+        )
+        for table in tables
+        for column in table.columns
+    }
+    return dg.TableSchema(columns=list(columns.values()))
+
+
+def schema_of_frame(frame: pl.DataFrame) -> dg.TableSchema:
+    """Column schema of a frame."""
+    return dg.TableSchema(columns=[dg.TableColumn(name, str(kind).lower()) for name, kind in frame.schema.items()])

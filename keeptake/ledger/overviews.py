@@ -1,0 +1,119 @@
+"""What the data team looks at: counts, reasons and examples of a capture day, and of everything, as Polars frames.
+
+Belongs here: read-only queries behind the tables and pictures of the Dagster UI. Does not: drawing them.
+"""
+
+import polars as pl
+
+from keeptake.ledger.connection import Ledger
+
+EXAMPLES = 10
+
+
+def arrivals_of_day(ledger: Ledger, day: str) -> pl.DataFrame:
+    """Newest generations of a day as captured."""
+    return ledger.arrow(
+        f"SELECT generation_id, provider, source, left(user_prompt, 80) AS prompt, created_at::text, status FROM generations"
+        f" WHERE captured_on = {_date(day)} ORDER BY id DESC LIMIT {EXAMPLES}"
+    )
+
+
+def arrivals_by(ledger: Ledger, day: str, column: str) -> dict[str, int]:
+    """Generations of a day by provider, source, status, audio_status or audio_reason."""
+    if column not in ("provider", "source", "status", "audio_status", "audio_reason", "status_reason"):
+        raise ValueError(f"generations are not counted by {column!r}")
+    frame = ledger.arrow(
+        f"SELECT {column} AS name, count(*) AS n FROM generations WHERE captured_on = {_date(day)} AND {column} IS NOT NULL"
+        " GROUP BY 1 ORDER BY 2 DESC, 1"
+    )
+    return dict(zip(frame["name"].to_list(), frame["n"].to_list(), strict=True))
+
+
+def refusals_of_day(ledger: Ledger, day: str) -> dict[str, int]:
+    """Records refused on a day, by reason."""
+    frame = ledger.arrow(
+        f"SELECT reason, count(*) AS n FROM refusals WHERE (refused_at AT TIME ZONE 'UTC')::date = {_date(day)}"
+        " GROUP BY 1 ORDER BY 2 DESC, 1"
+    )
+    return dict(zip(frame["reason"].to_list(), frame["n"].to_list(), strict=True))
+
+
+def audio_of_day(ledger: Ledger, day: str) -> pl.DataFrame:
+    """Newest audio outcomes of a day, failures first."""
+    return ledger.arrow(
+        "SELECT g.generation_id, g.audio_status, g.audio_reason, g.audio_attempts, a.format, a.duration_s, a.sample_rate_hz,"
+        " array_to_string(a.flags, ' ') AS flags, left(g.audio_detail->>'detail', 120) AS detail"
+        " FROM generations g LEFT JOIN audio a ON a.sha256 = g.audio_sha256"
+        f" WHERE g.captured_on = {_date(day)} AND g.audio_status <> 'pending'"
+        f" ORDER BY (g.audio_status = 'stored'), g.audio_last_attempt_at DESC NULLS LAST LIMIT {EXAMPLES}"
+    )
+
+
+def features_of_day(ledger: Ledger, day: str) -> pl.DataFrame:
+    """Every take of a day with what was heard in it."""
+    return ledger.arrow(
+        "SELECT g.generation_id, f.duration_s, f.tempo_bpm, f.key, f.has_vocals, f.loudness_lufs, f.genre, f.rhythm_confidence,"
+        " f.is_loop, g.audio_sha256 FROM generations g JOIN features f ON f.audio_sha256 = g.audio_sha256"
+        f" WHERE g.captured_on = {_date(day)} ORDER BY g.id"
+    )
+
+
+def analysis_rate_of_day(ledger: Ledger, day: str) -> float | None:
+    """Seconds of audio heard for a second of CPU, over the files of a day."""
+    frame = ledger.arrow(
+        "SELECT sum(a.duration_s)::float8 AS audio_s, sum(c.cpu_s)::float8 AS cpu_s FROM audio a JOIN"
+        " (SELECT audio_sha256, sum(cpu_s) AS cpu_s FROM analyses GROUP BY 1) c ON c.audio_sha256 = a.sha256"
+        f" WHERE a.sha256 IN (SELECT audio_sha256 FROM generations WHERE captured_on = {_date(day)})"
+    )
+    audio_s, cpu_s = frame.row(0)
+    return audio_s / cpu_s if cpu_s else None
+
+
+def example_audio_of_day(ledger: Ledger, day: str, most: int = 3) -> list[tuple[str, str]]:
+    """Generation id and audio hash of a few heard takes of a day, the newest first."""
+    frame = ledger.arrow(
+        "SELECT g.generation_id, g.audio_sha256 FROM generations g JOIN features f ON f.audio_sha256 = g.audio_sha256"
+        f" WHERE g.captured_on = {_date(day)} ORDER BY g.id DESC LIMIT {most}"
+    )
+    return list(frame.iter_rows())
+
+
+def embedded_of_day(ledger: Ledger, day: str) -> pl.DataFrame:
+    """Vectors of a day, counted by model and version."""
+    return ledger.arrow(
+        "SELECT e.model, e.version, count(*) AS vectors, max(cardinality(e.vector)) AS dims FROM embeddings e WHERE e.audio_sha256"
+        f" IN (SELECT audio_sha256 FROM generations WHERE captured_on = {_date(day)}) GROUP BY 1, 2 ORDER BY 1, 2"
+    )
+
+
+def scores(ledger: Ledger, formula: str) -> pl.DataFrame:
+    """Totals of a formula over all takes."""
+    if not formula.replace("_", "").isalnum():
+        raise ValueError(f"not the name of a formula: {formula!r}")
+    return ledger.arrow(f"SELECT total FROM quality_scores WHERE formula = '{formula}' ORDER BY generation")  # noqa: S608 -- checked
+
+
+def best_and_worst(ledger: Ledger) -> pl.DataFrame:
+    """The five best and the five worst scored takes, with their terms."""
+    query = (
+        "(SELECT g.generation_id, q.total, g.liked, g.rating, g.used, q.terms::text AS terms FROM quality_scores q"
+        " JOIN generations g ON g.id = q.generation WHERE q.formula = 'seed_v1' ORDER BY q.total {order}, g.id LIMIT 5)"
+    )
+    return ledger.arrow(f"{query.format(order='DESC')} UNION ALL {query.format(order='ASC')}")  # noqa: S608 -- our own text
+
+
+def snapshot_of_day(ledger: Ledger, day: str) -> pl.DataFrame:
+    """Features, scores and the embedding of a day's takes, without anything personal: no user, prompt or free text."""
+    return ledger.arrow(
+        "SELECT g.generation_id, g.provider, g.model_used, g.captured_on, g.quality_score, q.total AS quality_v2, f.*,"
+        " (SELECT e.vector FROM embeddings e WHERE e.audio_sha256 = f.audio_sha256 ORDER BY e.embedded_at DESC LIMIT 1) AS vector"
+        " FROM generations g JOIN features f ON f.audio_sha256 = g.audio_sha256"
+        " LEFT JOIN quality_scores q ON q.generation = g.id AND q.formula = 'v2'"
+        f" WHERE g.captured_on = {_date(day)} AND g.erased_at IS NULL ORDER BY g.generation_id"
+    )
+
+
+def _date(day: str) -> str:
+    from datetime import date
+
+    return f"DATE '{date.fromisoformat(day)}'"

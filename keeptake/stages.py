@@ -1,0 +1,153 @@
+"""The stages of a take's path, for the pending rows of one capture day: hear it, place it.
+
+Each claims its day, so that two runs of one day never do the same work, and does only rows that are missing or stale. What runs
+in the worker processes stands at the end of the file. Belongs here: joining ledger, store, pool and craft. Does not: any of
+theirs; the fetching of audio (`custody/`); scores, which need no day (`ledger/scores.py`).
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from keeptake.audio_store import AudioStore
+from keeptake.compute import Failed, Pool
+from keeptake.errors import AudioReason, AudioRefusedError
+from keeptake.ledger.analyses import Heard, ToHear, audio_to_hear, mark_unhearable, save_analyses
+from keeptake.ledger.connection import Ledger
+from keeptake.ledger.embeddings import Embedded, ToEmbed, audio_to_embed, save_embeddings
+from keeptake.model_store import ModelStore
+from keeptake.stage import Limits, Progress, StageReport, silent, work_through
+
+if TYPE_CHECKING:
+    from keeptake.audio.analyze import Networks
+    from keeptake.embedding.models import Embedder
+
+
+def hear_day(
+    ledger: Ledger,
+    day: str,
+    pool: Pool,
+    limits: Limits,
+    *,
+    listen: Callable[[ToHear], Heard] | None = None,
+    progress: Progress = silent,
+) -> StageReport:
+    """Hear every audio file of a day of which a part is missing or stale.
+
+    Parameters
+    ----------
+    day : str
+        Capture day, YYYY-MM-DD.
+    pool : Pool
+        Its workers prepared by `prepare_hearing`.
+    listen : callable, optional
+        Another analyzer than ours, importable by name: how a benchmark tells what everything else costs.
+
+    Raises
+    ------
+    BusyError
+        If another run holds the day for longer than `limits.budget_s`.
+    """
+    from keeptake.audio.analyze import PART_VERSIONS
+
+    def save(heard: list[Heard]) -> None:
+        with ledger.begin() as connection:
+            save_analyses(connection, heard, PART_VERSIONS)
+
+    def fail(item: ToHear, failure: Failed) -> str:
+        return _quarantine(ledger, item.sha256, failure)
+
+    with ledger.claim(f"hearing of {day}", wait_s=limits.budget_s):
+        items = audio_to_hear(ledger, day, PART_VERSIONS)
+        return work_through("hearing", pool, listen or hear_one, items, save=save, fail=fail, limits=limits, progress=progress)
+
+
+def embed_day(
+    ledger: Ledger,
+    day: str,
+    pool: Pool,
+    limits: Limits,
+    *,
+    model: str,
+    version: str,
+    embed: Callable[[ToEmbed], Embedded] | None = None,
+    progress: Progress = silent,
+) -> StageReport:
+    """Place every heard audio file of a day that has no vector of this model and version.
+
+    Parameters and errors are those of `hear_day`; the pool's workers are prepared by `prepare_embedding`.
+    """
+
+    def save(embedded: list[Embedded]) -> None:
+        with ledger.begin() as connection:
+            save_embeddings(connection, embedded, model, version)
+
+    def fail(item: ToEmbed, failure: Failed) -> str:
+        return _quarantine(ledger, item.sha256, failure)
+
+    with ledger.claim(f"embedding of {day}", wait_s=limits.budget_s):
+        items = audio_to_embed(ledger, day, model, version)
+        return work_through("embedding", pool, embed or embed_one, items, save=save, fail=fail, limits=limits, progress=progress)
+
+
+def _quarantine(ledger: Ledger, sha256: str, failure: Failed) -> str:
+    reason = AudioReason.TIMEOUT if failure.reason == "timeout" else AudioReason.CRASHED_WORKER
+    if isinstance(failure.error, AudioRefusedError):
+        reason = failure.error.reason
+    with ledger.begin() as connection:
+        mark_unhearable(connection, sha256, reason)
+    return reason
+
+
+class _Worker(NamedTuple):
+    """What a worker process has at hand."""
+
+    store: AudioStore
+    networks: "Networks | None" = None
+    embedder: "Embedder | None" = None
+
+
+_worker: _Worker | None = None
+
+
+def prepare_hearing(audio_url: str, models: Path) -> None:
+    """Load in a worker process what `hear_one` needs."""
+    from keeptake.hearing import load_networks
+
+    global _worker
+    _worker = _Worker(AudioStore(audio_url), networks=load_networks(ModelStore(models)))
+
+
+def prepare_embedding(audio_url: str, models: Path, model: str) -> None:
+    """Load in a worker process what `embed_one` needs."""
+    from keeptake.embedding.models import load_embedder
+
+    global _worker
+    _worker = _Worker(AudioStore(audio_url), embedder=load_embedder(model, ModelStore(models)))
+
+
+def hear_one(item: ToHear) -> Heard:
+    """Hear the missing and stale parts of one stored file."""
+    from keeptake.audio.analyze import FEATURE_COLUMNS, features
+    from keeptake.hearing import hear
+
+    if _worker is None:
+        raise RuntimeError("this process was not prepared by prepare_hearing")
+    with _worker.store.as_file(item.sha256) as path:
+        _, parts = hear(path, parts=item.parts, networks=_worker.networks)
+    asked = {column for part in item.parts for column in FEATURE_COLUMNS[part]}
+    return Heard(item.sha256, parts, {column: value for column, value in features(parts).items() if column in asked})
+
+
+def embed_one(item: ToEmbed) -> Embedded:
+    """Place one stored file."""
+    import soxr
+
+    from keeptake.custody.decode import decode
+
+    if _worker is None or _worker.embedder is None:
+        raise RuntimeError("this process was not prepared by prepare_embedding")
+    with _worker.store.as_file(item.sha256) as path:
+        samples, sample_rate_hz = decode(path)
+    mono = soxr.resample(samples.mean(axis=1), sample_rate_hz, _worker.embedder.sample_rate_hz)
+    return Embedded(item.sha256, _worker.embedder.embed([mono])[0])
