@@ -1,0 +1,214 @@
+"""What every part of an analysis hears: one mono mix, one short and one long transform of a clip.
+
+Conventions: samples are float32 with full scale at 1, blocks have shape (n, channels); spectra have frames first, shape
+(frames, bins), so that each transform reads and writes contiguous memory. Frame `i` is centred on sample `i * hop`, with zeros
+beyond the ends: librosa's `center=True, pad_mode="constant"`. Mono runs at `SAMPLE_RATE_HZ`, whatever the file's rate was: what
+the parts need lies below 11 kHz, and resampling once with soxr costs less than transforming twice as many samples.
+
+Belongs here: what several parts share. Does not: loudness, defects and the bandwidth limit, which need the file's own rate and
+channels (`loudness.py`, `defects.py`, `spectrum.py` measure those block by block).
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import scipy.fft
+import soxr
+from scipy.signal import get_window
+
+from keeptake.errors import AudioReason, AudioRefusedError, InvalidAudioError
+
+SAMPLE_RATE_HZ = 22_050
+SHORT_FFT = 1024  # 46 ms: onsets, timbre
+SHORT_HOP = 256  # 11.6 ms: a beat's place to within half of that before interpolation
+LONG_FFT = 8192  # 372 ms, 2.7 Hz a bin: pitch classes from about 110 Hz
+LONG_HOP = 4096
+MEL_BANDS = 128
+
+BLOCK_S = 10.0
+SILENT_PEAK = 1e-3  # -60 dBFS: a mix that never rises above holds nothing to hear
+CANCELLING_MIX_DB = -20.0  # a mix this far below its channels has cancelled: the first channel is heard in its stead
+FRAMES_A_BATCH = 256  # a batch of short frames fits the second-level cache
+
+Floats = np.ndarray
+
+
+@dataclass(frozen=True)
+class Frontend:
+    """The shared view of one clip.
+
+    Attributes
+    ----------
+    mono : np.ndarray [shape=(n,), float32]
+        The mix at `SAMPLE_RATE_HZ`.
+    short : np.ndarray [shape=(frames, 513), float32]
+        Magnitudes of the short transform, `SHORT_HOP` apart.
+    mel : np.ndarray [shape=(frames, 128), float32]
+        Mel power of `short`, Slaney's scale and norm, 0 to 11,025 Hz: librosa's `melspectrogram` on the same framing.
+    long : np.ndarray [shape=(long frames, 4097), float32]
+        Magnitudes of the long transform, `LONG_HOP` apart.
+    """
+
+    mono: Floats
+    short: Floats
+    mel: Floats
+    long: Floats
+
+    @property
+    def duration_s(self) -> float:
+        """Length in seconds."""
+        return self.mono.size / SAMPLE_RATE_HZ
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether the mix stays below `SILENT_PEAK`."""
+        return self.mono.size == 0 or max(float(self.mono.max()), -float(self.mono.min())) < SILENT_PEAK
+
+
+def even_blocks(blocks: Iterable[Floats], sample_rate_hz: int) -> Iterator[Floats]:
+    """Cut a stream into blocks of exactly `BLOCK_S`, the last one shorter, and refuse what is not a number.
+
+    An analysis must not depend on how a decoder happens to hand out its samples, so the cuts are made here.
+
+    Parameters
+    ----------
+    blocks : iterable of np.ndarray [shape=(n,) or (n, channels)]
+        Samples in any lengths, full scale at 1.
+    sample_rate_hz : int
+        Their rate.
+
+    Yields
+    ------
+    np.ndarray [shape=(n, channels), float32]
+
+    Raises
+    ------
+    AudioRefusedError
+        `non-finite-samples`, at the first block that holds one.
+    InvalidAudioError
+        If the number of channels changes or a block has no channel axis that makes sense.
+    """
+    size = round(BLOCK_S * sample_rate_hz)
+    held: list[Floats] = []
+    held_samples = 0
+    channels: int | None = None
+    for block in blocks:
+        part = np.asarray(block, dtype=np.float32)
+        part = part[:, None] if part.ndim == 1 else part
+        if part.ndim != 2 or part.shape[1] == 0:
+            raise InvalidAudioError(f"a block has shape (samples, channels), got {part.shape}")
+        if channels not in (None, part.shape[1]):
+            raise InvalidAudioError(f"the number of channels changed from {channels} to {part.shape[1]} within one file")
+        channels = part.shape[1]
+        if not np.isfinite(part).all():
+            raise AudioRefusedError(AudioReason.NON_FINITE_SAMPLES, "the samples hold NaN or infinity; export the take anew")
+        held.append(part)
+        held_samples += len(part)
+        while held_samples >= size:
+            joined = held[0] if len(held) == 1 else np.concatenate(held)
+            yield joined[:size]
+            held, held_samples = [joined[size:]], held_samples - size
+    if held_samples:
+        yield held[0] if len(held) == 1 else np.concatenate(held)
+
+
+class MonoTake:
+    """Collects the mix of a take, resampled to `SAMPLE_RATE_HZ` as it comes.
+
+    Parameters
+    ----------
+    sample_rate_hz : int
+        Rate of what comes.
+    """
+
+    def __init__(self, sample_rate_hz: int) -> None:
+        self._stream = (
+            None if sample_rate_hz == SAMPLE_RATE_HZ else soxr.ResampleStream(sample_rate_hz, SAMPLE_RATE_HZ, 1, dtype="float32")
+        )
+        self._parts: list[Floats] = []
+
+    def add(self, mix: Floats) -> None:
+        """Take in one block's mix, shape (n,)."""
+        self._parts.append(mix if self._stream is None else self._stream.resample_chunk(mix))
+
+    def samples(self) -> Floats:
+        """Flush the resampler and return the whole mix, shape (n,)."""
+        if self._stream is not None:
+            self._parts.append(self._stream.resample_chunk(np.zeros(0, np.float32), last=True))
+            self._stream = None
+        return np.concatenate(self._parts) if self._parts else np.zeros(0, np.float32)
+
+
+def mono_mix(block: Floats) -> Floats:
+    """Mix a block to mono: the mean of its channels, as librosa's `to_mono`.
+
+    In antiphase stereo that mean is silence although the take is not; such a block is heard through its first channel.
+
+    Parameters
+    ----------
+    block : np.ndarray [shape=(n, channels), float32]
+
+    Returns
+    -------
+    np.ndarray [shape=(n,), float32]
+    """
+    channels = block.shape[1]
+    if channels == 1:
+        return np.ascontiguousarray(block[:, 0])
+    mix: Floats = block @ np.full(channels, 1 / channels, np.float32)  # a matrix product: `mean(axis=1)` is ten times slower
+    energy = float(np.vdot(block, block)) / channels
+    if float(np.dot(mix, mix)) < 10 ** (CANCELLING_MIX_DB / 10) * energy and _correlation(block) < 0:
+        return np.ascontiguousarray(block[:, 0])
+    return mix
+
+
+def _correlation(block: Floats) -> float:
+    """Inner product of the first two channels: its sign tells cancelling from one silent channel."""
+    return float(np.dot(np.ascontiguousarray(block[:, 0]), np.ascontiguousarray(block[:, 1])))
+
+
+def listen(mono: Floats) -> Frontend:
+    """Compute the transforms that the parts share.
+
+    Parameters
+    ----------
+    mono : np.ndarray [shape=(n,), float32]
+        The mix at `SAMPLE_RATE_HZ`, of any length, an empty one included.
+
+    Returns
+    -------
+    Frontend
+    """
+    short = np.empty((1 + mono.size // SHORT_HOP, 1 + SHORT_FFT // 2), np.float32)
+    mel = np.empty((len(short), MEL_BANDS), np.float32)
+    weights = mel_weights()
+    for start, power in _power_frames(mono, SHORT_FFT, SHORT_HOP):
+        mel[start : start + len(power)] = power @ weights
+        np.sqrt(power, out=short[start : start + len(power)])
+    long = np.empty((1 + mono.size // LONG_HOP, 1 + LONG_FFT // 2), np.float32)
+    for start, power in _power_frames(mono, LONG_FFT, LONG_HOP):
+        np.sqrt(power, out=long[start : start + len(power)])
+    return Frontend(mono=mono, short=short, mel=mel, long=long)
+
+
+def _power_frames(mono: Floats, size: int, hop: int) -> Iterator[tuple[int, Floats]]:
+    """Power spectra of centred Hann frames, a batch at a time: (first frame, power of shape (batch, bins))."""
+    padded = np.pad(mono, size // 2)
+    frames = np.lib.stride_tricks.sliding_window_view(padded, size)[::hop][: 1 + mono.size // hop]
+    window = get_window("hann", size).astype(np.float32)
+    batch = max(1, FRAMES_A_BATCH * SHORT_FFT // size)
+    for start in range(0, len(frames), batch):
+        # scipy keeps float32, numpy would compute in float64
+        bins = scipy.fft.rfft(frames[start : start + batch] * window).view(np.float32)
+        bins *= bins
+        yield start, bins[:, ::2] + bins[:, 1::2]
+
+
+@cache
+def mel_weights() -> Floats:
+    """Slaney's mel filters of the short transform, shape (513, 128): librosa's, by its own function."""
+    from librosa.filters import mel
+
+    return np.ascontiguousarray(mel(sr=SAMPLE_RATE_HZ, n_fft=SHORT_FFT, n_mels=MEL_BANDS).T)

@@ -1,0 +1,210 @@
+"""In which key is it? Tuning, pitch-class profile and key.
+
+Conventions: a key is a tonic and a mode, "A minor"; tonics are spelt C, C#, D, Eb, E, F, F#, G, Ab, A, Bb, B. Chroma has 12
+values from C, the strongest being 1. A key is null, never a guess, where the sound has no pitch classes to speak of (drums,
+noise, speech) or fewer than three (a tone, a drone): see `tonality`.
+
+Belongs here: what the long transform says about pitch classes. Does not: timbre (`spectrum.py`).
+
+References
+----------
+.. [1] Gómez, E. (2006), "Tonal description of polyphonic audio for music content processing", INFORMS J. Computing 18(3): the
+   harmonic pitch-class profile from spectral peaks.
+.. [2] Müller, M. & Ewert, S. (2011), "Chroma Toolbox", ISMIR: logarithmic compression of chroma.
+.. [3] Faraldo, Á., Jordà, S. & Herrera, P. (2017), "A multi-profile method for key estimation in EDM", AES Conference on Semantic
+   Audio: the profiles `bgate`.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from keeptake.audio.frontend import LONG_FFT, SAMPLE_RATE_HZ
+
+PITCH_CLASSES = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
+KEYS = tuple(f"{tonic} {mode}" for mode in ("major", "minor") for tonic in PITCH_CLASSES)
+
+# Relative strength of each pitch class above the tonic, learnt from tonal corpora and cleared of the weakest [3]_.
+PROFILES = np.array(
+    [
+        [1.00, 0.00, 0.42, 0.00, 0.53, 0.37, 0.00, 0.77, 0.00, 0.38, 0.21, 0.30],
+        [1.00, 0.00, 0.36, 0.39, 0.00, 0.38, 0.00, 0.74, 0.27, 0.00, 0.42, 0.23],
+    ]
+)
+
+LOWEST_HZ, HIGHEST_HZ = 60.0, 3500.0
+PEAK_FLOOR = 1e-3  # of the frame's highest: window side lobes and noise stay below
+HARMONICS = 4
+HARMONIC_DECAY = 0.6
+COMPRESSION = 100.0
+
+SHORTEST_S = 1.0
+LEAST_CORRELATION = 0.55  # below: no key at all; drum loops reach 0.33 to 0.68, keyed pieces of the labelled set 0.67 and more
+CERTAIN_CORRELATION = 0.70  # between the two a key is believed only if the peaks agree on a tuning
+LEAST_COHERENCE = 0.10  # of the peaks' deviations from a grid of semitones: drums 0.01 to 0.08, a solo singer 0.12
+PRESENT_CLASS = 0.05  # of the strongest pitch class
+LEAST_CLASSES = 3
+
+
+class Peaks(NamedTuple):
+    """Spectral peaks of all frames: three arrays of one length, and the number of frames."""
+
+    frame: np.ndarray
+    hz: np.ndarray
+    magnitude: np.ndarray
+    frames: int
+
+
+class Key(NamedTuple):
+    """A key and how it compares with the next one."""
+
+    name: str
+    correlation: float
+    second: str
+    second_correlation: float
+
+
+def spectral_peaks(magnitude: np.ndarray) -> Peaks:
+    """Local maxima between `LOWEST_HZ` and `HIGHEST_HZ`, each at the vertex of the parabola through its logarithms.
+
+    Parameters
+    ----------
+    magnitude : np.ndarray [shape=(frames, 4097), float32]
+        The long transform.
+
+    Returns
+    -------
+    Peaks
+    """
+    hz_a_bin = SAMPLE_RATE_HZ / LONG_FFT
+    first, last = int(LOWEST_HZ / hz_a_bin), int(HIGHEST_HZ / hz_a_bin)
+    middle = magnitude[:, first:last]
+    left, right = magnitude[:, first - 1 : last - 1], magnitude[:, first + 1 : last + 1]
+    floor = np.maximum(PEAK_FLOOR * middle.max(axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    frame, column = np.nonzero((middle > left) & (middle >= right) & (middle > floor))
+    tiny = np.float32(1e-20)
+    below, here, above = (np.log(side[frame, column] + tiny) for side in (left, middle, right))
+    shift = 0.5 * (below - above) / np.minimum(below - 2 * here + above, -1e-6)
+    height = np.exp(here - 0.25 * (below - above) * shift)
+    return Peaks(frame, (column + first + shift) * hz_a_bin, height, len(magnitude))
+
+
+def tuning(peaks: Peaks) -> tuple[float, float]:
+    """Deviation of the peaks from equal temperament at A = 440 Hz, as a mean on the circle of one semitone.
+
+    Parameters
+    ----------
+    peaks : Peaks
+
+    Returns
+    -------
+    (cents, coherence)
+        In [-50, 50); and how far the peaks agree, in [0, 1].
+    """
+    total = float(peaks.magnitude.sum())
+    if total <= 0:
+        return 0.0, 0.0
+    turns = np.exp(24j * np.pi * np.log2(peaks.hz / 440.0))
+    resultant = complex((peaks.magnitude * turns).sum() / total)
+    return float(100 * np.angle(resultant) / (2 * np.pi)), abs(resultant)
+
+
+def chromagram(peaks: Peaks, *, tuning_cents: float, harmonics: int = HARMONICS) -> np.ndarray:
+    """Pitch-class energy of each frame: every peak speaks for the pitches whose harmonic it may be [1]_.
+
+    Parameters
+    ----------
+    peaks : Peaks
+    tuning_cents : float
+        Deviation from A = 440 Hz.
+    harmonics : int, optional
+        A peak counts for its own pitch and, each time `HARMONIC_DECAY` as much, for those it may be the 2nd, 3rd … harmonic of.
+
+    Returns
+    -------
+    np.ndarray [shape=(frames, 12), float64]
+    """
+    pitch = 12 * np.log2(peaks.hz / 440.0) + 9 - tuning_cents / 100
+    flat = np.zeros(peaks.frames * 12)
+    for harmonic in range(1, harmonics + 1):
+        shifted = pitch - 12 * np.log2(harmonic)
+        below = np.floor(shifted)
+        upper_share = np.sin(np.pi / 2 * (shifted - below)) ** 2
+        weight = peaks.magnitude * HARMONIC_DECAY ** (harmonic - 1)
+        lower = below.astype(np.intp)
+        flat += np.bincount(peaks.frame * 12 + lower % 12, weight * (1 - upper_share), flat.size)
+        flat += np.bincount(peaks.frame * 12 + (lower + 1) % 12, weight * upper_share, flat.size)
+    return flat.reshape(peaks.frames, 12)
+
+
+def find_key(profile: np.ndarray) -> Key:
+    """Compare a pitch-class profile with those of the 24 keys.
+
+    Parameters
+    ----------
+    profile : np.ndarray [shape=(12,)]
+        From C; not constant.
+
+    Returns
+    -------
+    Key
+    """
+    correlations = _TEMPLATES @ _standardised(profile)
+    second, best = np.argsort(correlations)[-2:]
+    return Key(KEYS[best], float(correlations[best]), KEYS[second], float(correlations[second]))
+
+
+def tonality(magnitude: np.ndarray) -> tuple[dict[str, object] | None, str | None, np.ndarray]:
+    """Tuning, chroma and key of a clip.
+
+    The chroma of the frames is compressed before it is summed, so that a piece's quiet harmony counts beside its loudest hit
+    [2]_. With the plain sum the same profiles scored 0.05 less on the labelled set (`benchmarks/bench_hearing.py key`).
+
+    Parameters
+    ----------
+    magnitude : np.ndarray [shape=(frames, 4097), float32]
+        The long transform of a clip that is not silent.
+
+    Returns
+    -------
+    (values, reason, chroma)
+        `values`: `key`, `key_confidence` (the margin over the second key against the best's correlation, in [0, 1]),
+        `key_second`, `key_correlation`, `tuning_cents`, `tuning_coherence`, `chroma`; None with the reason `atonal` or
+        `single-pitch`. `chroma` has shape (frames, 12), each frame's strongest class at most 1, and is there in either case.
+    """
+    peaks = spectral_peaks(magnitude)
+    tuning_cents, coherence = tuning(peaks)
+    frames = chromagram(peaks, tuning_cents=tuning_cents)
+    if not frames.any():
+        return None, "atonal", frames
+    profile = np.log1p(COMPRESSION * frames / frames.max()).sum(axis=0)
+    frames /= frames.max(axis=1, keepdims=True).clip(min=np.finfo(np.float32).tiny)
+    own_pitches = chromagram(peaks, tuning_cents=tuning_cents, harmonics=1).sum(axis=0)
+    if np.count_nonzero(own_pitches >= PRESENT_CLASS * own_pitches.max()) < LEAST_CLASSES:
+        return None, "single-pitch", frames
+    key = find_key(profile)
+    is_doubtful = key.correlation < CERTAIN_CORRELATION and coherence < LEAST_COHERENCE
+    if key.correlation < LEAST_CORRELATION or is_doubtful:
+        return None, "atonal", frames
+    return (
+        {
+            "key": key.name,
+            "key_confidence": min(1.0, (key.correlation - key.second_correlation) / key.correlation),
+            "key_second": key.second,
+            "key_correlation": key.correlation,
+            "tuning_cents": tuning_cents,
+            "tuning_coherence": coherence,
+            "chroma": (profile / profile.max()).tolist(),
+        },
+        None,
+        frames,
+    )
+
+
+def _standardised(rows: np.ndarray) -> np.ndarray:
+    centred = rows - rows.mean(axis=-1, keepdims=True)
+    result: np.ndarray = centred / np.linalg.norm(centred, axis=-1, keepdims=True).clip(min=1e-12)
+    return result
+
+
+_TEMPLATES = _standardised(np.array([np.roll(profile, tonic) for profile in PROFILES for tonic in range(12)]))
