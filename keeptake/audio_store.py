@@ -1,7 +1,7 @@
 """Where the audio lives: write-once objects named by their own SHA-256, in a local folder or on S3.
 
 Conventions: a hash is 64 lowercase hex digits; the key of an object is `sha256/ab/abcd…`. An object appears whole or not at all,
-is never overwritten, and two writers of the same bytes end with one object. What a key promises is checked by hash when it is read.
+is never overwritten, and two writers of the same bytes end with one object. What a key promises is checked by hash when read.
 
 Belongs here: storing and reading objects. Does not: which generation an object belongs to (`ledger/audio.py`), whether its bytes
 are music (`custody/prove.py`).

@@ -191,8 +191,8 @@ def _open_av(file: IO[bytes], container: str, stack: ExitStack) -> AudioStream:
     if first is None:
         raise AudioRefusedError(AudioReason.UNDECODABLE, f"the {container} file's audio track has no samples")
     _check_shape(first.sample_rate, first.layout.nb_channels)
-    claimed_s = None
-    if track.duration is not None and track.time_base is not None:
+    claimed_s = None  # of raw streams FFmpeg guesses one from the bit rate: no promise
+    if container != "aac" and track.duration is not None and track.time_base is not None:
         claimed_s = float(track.duration * track.time_base)
     name = "m4a" if container == "mp4" and not source.streams.video else container
     codec = track.codec_context.codec.canonical_name

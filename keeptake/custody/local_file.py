@@ -1,0 +1,76 @@
+"""Reads audio from a folder that we were given, and from nowhere else.
+
+Conventions: whether a file lies inside its root is decided on the file that was opened, not on the path that was asked for: links
+are followed first. Belongs here: relative paths of a source and `file://` URLs. Does not: addresses on the network (`address.py`).
+"""
+
+import os
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from keeptake.custody.spool import Spool
+from keeptake.errors import AudioReason, AudioRefusedError
+
+CHUNK_BYTES = 1 << 20
+
+
+def copy_relative(path: str, root: Path | None, spool: Spool, *, max_bytes: int) -> None:
+    """Copy a file that a source names relative to its own folder.
+
+    Raises
+    ------
+    AudioRefusedError
+        `blocked-scheme` without a folder, `blocked-path` outside of it, `not-found`, `forbidden`, `too-large`.
+    """
+    if root is None:
+        detail = "the address has no scheme and its source no folder; send an https URL, or upload the audio"
+        raise AudioRefusedError(AudioReason.BLOCKED_SCHEME, detail)
+    _copy(root / path, [root], spool, max_bytes)
+
+
+def copy_file_url(url: str, roots: Sequence[Path], spool: Spool, *, max_bytes: int) -> None:
+    """Copy the file of a `file://` URL that lies under one of the allowed folders.
+
+    Raises
+    ------
+    AudioRefusedError
+        `blocked-scheme` where no folder is allowed, else as `copy_relative`.
+    """
+    if not roots:
+        detail = (
+            "file:// is not read; put the file into the incoming folder, or allow its folder (KEEPTAKE_FETCH_ALLOW_FILE_ROOTS)"
+        )
+        raise AudioRefusedError(AudioReason.BLOCKED_SCHEME, detail)
+    parts = urlsplit(url)
+    if parts.netloc not in ("", "localhost"):
+        raise AudioRefusedError(AudioReason.BLOCKED_PATH, f"file:// on another host ({parts.netloc[:80]})")
+    _copy(Path(unquote(parts.path)), roots, spool, max_bytes)
+
+
+def _copy(path: Path, roots: Sequence[Path], spool: Spool, max_bytes: int) -> None:
+    try:
+        # Non-blocking, so that a named pipe does not hold us up before it is recognised.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        _require_inside(path.resolve(), roots)  # the same answer for what is there and what is not
+        raise AudioRefusedError(AudioReason.NOT_FOUND, f"there is no file {path.name[:80]!r} in its folder") from None
+    except PermissionError:
+        _require_inside(path.resolve(), roots)
+        raise AudioRefusedError(AudioReason.FORBIDDEN, f"{path.name[:80]!r} may not be read; mend its permissions") from None
+    except (OSError, ValueError) as error:
+        raise AudioRefusedError(AudioReason.BLOCKED_PATH, f"the path cannot be opened ({error})") from error
+    with os.fdopen(descriptor, "rb") as file:
+        _require_inside(Path(f"/proc/self/fd/{descriptor}").resolve(), roots)
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise AudioRefusedError(AudioReason.BLOCKED_PATH, f"{path.name[:80]!r} is not a plain file")
+        while chunk := file.read(CHUNK_BYTES):
+            if spool.size_bytes + len(chunk) > max_bytes:
+                raise AudioRefusedError(AudioReason.TOO_LARGE, f"over {max_bytes} bytes")
+            spool.write(chunk)
+
+
+def _require_inside(path: Path, roots: Sequence[Path]) -> None:
+    if not any(path.is_relative_to(root.resolve()) for root in roots):
+        raise AudioRefusedError(AudioReason.BLOCKED_PATH, "the path leads out of its source's folder")
