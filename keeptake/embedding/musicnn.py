@@ -1,0 +1,184 @@
+"""What does it sound like? The musicnn music taggers: audio in, tags and pooled features out, a row per patch of three seconds.
+
+Two networks of one shape: `MTT` (MagnaTagATune: instruments, vocals or none) and `MSD` (Million Song Dataset: genres, eras,
+moods). The weights are those inside the `musicnn` 0.1.0 package (ISC), converted once into the model store; neither TensorFlow
+nor the package's code is used.
+
+Conventions: input is mono float32 at 16 kHz, any level. A patch is 187 frames of 16 ms (3.0 s). Patches stand end to end; a rest
+of half a patch or more gets one more patch that ends with the audio; audio shorter than a patch is repeated until it fills one.
+
+Belongs here: weights, mel front end, patches. Does not: the layers (`musicnn_layers.py`, `musicnn_torch.py`), what tags mean for
+a take (`keeptake/audio`), pooling over a take (`models.py`).
+
+References
+----------
+.. [1] Pons and Serra (2019), "musicnn: Pre-trained convolutional neural networks for music audio tagging".
+"""
+
+from collections.abc import Iterable, Mapping
+from functools import cache
+from typing import Literal, NamedTuple
+
+import numpy as np
+import scipy.fft
+from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped] # ships no types
+
+from keeptake.embedding.musicnn_layers import FoldedNetwork
+from keeptake.embedding.tensorflow_checkpoint import read_checkpoint
+from keeptake.errors import InvalidAudioError
+from keeptake.model_store import ModelStore, package_file
+
+Dataset = Literal["MTT", "MSD"]
+
+SAMPLE_RATE_HZ = 16_000
+HOP = 256
+FFT_SIZE = 512
+MEL_BANDS = 96
+PATCH_FRAMES = 187
+INSTALL = "pip install --no-deps musicnn==0.1.0"
+
+CONVERSION = 1  # raised when `_convert` changes, so that older copies in a store are left alone
+SHA256 = {
+    ("MTT", ".index"): "da2d7bb670b2b31e9bc441bb1bd75eca31b5b061f963cc1f9630c1aff3238f57",
+    ("MTT", ".data-00000-of-00001"): "041f3935e981a65cea739842d30c188d3a7d2adf4410955c8668eb3de4a5acab",
+    ("MSD", ".index"): "87f3e0f3550c8d3bafc840374003e5c8af5eeb5ecf6add61af09a7822d3282c8",
+    ("MSD", ".data-00000-of-00001"): "8579734ee6388f799ed0def4bbd0d1fdcbeaf213ef2a9dc860917bd76a303de6",
+}
+
+TAGS: Mapping[Dataset, tuple[str, ...]] = {
+    "MTT": (
+        *("guitar", "classical", "slow", "techno", "strings", "drums", "electronic", "rock", "fast", "piano", "ambient"),
+        *("beat", "violin", "vocal", "synth", "female", "indian", "opera", "male", "singing", "vocals", "no vocals"),
+        *("harpsichord", "loud", "quiet", "flute", "woman", "male vocal", "no vocal", "pop", "soft", "sitar", "solo"),
+        *("man", "classic", "choir", "voice", "new age", "dance", "male voice", "female vocal", "beats", "harp"),
+        *("cello", "no voice", "weird", "country", "metal", "female voice", "choral"),
+    ),
+    "MSD": (
+        *("rock", "pop", "alternative", "indie", "electronic", "female vocalists", "dance", "00s", "alternative rock"),
+        *("jazz", "beautiful", "metal", "chillout", "male vocalists", "classic rock", "soul", "indie rock", "Mellow"),
+        *("electronica", "80s", "folk", "90s", "chill", "instrumental", "punk", "oldies", "blues", "hard rock"),
+        *("ambient", "acoustic", "experimental", "female vocalist", "guitar", "Hip-Hop", "70s", "party", "country"),
+        *("easy listening", "sexy", "catchy", "funk", "electro", "heavy metal", "Progressive rock", "60s", "rnb"),
+        *("indie pop", "sad", "House", "happy"),
+    ),
+}
+
+
+class MusicnnOutput(NamedTuple):
+    """What the network says about one audio, a row per patch."""
+
+    tags_probability: np.ndarray  # (patches, 50), in [0, 1], in the order of `TAGS`
+    pooled: np.ndarray  # (patches, 1506): mean over time of 753 channels, then their maximum
+    penultimate: np.ndarray  # (patches, 200)
+    starts_s: np.ndarray  # (patches,), each patch lasts 3.0 s
+
+
+class Musicnn:
+    """One of the two taggers, ready to run; `Musicnn.load` is how to get one.
+
+    Pickles as the wish to load it, so that handing it to a worker process costs nothing.
+    """
+
+    def __init__(self, dataset: Dataset, store: ModelStore, weights: Mapping[str, np.ndarray]) -> None:
+        self.dataset = dataset
+        self.tags = TAGS[dataset]
+        self.weights = weights
+        self.network = FoldedNetwork.fold(weights)
+        self._store = store
+
+    @classmethod
+    def load(cls, store: ModelStore, dataset: Dataset) -> "Musicnn":
+        """Load once a process.
+
+        Raises
+        ------
+        ModelMissingError
+            If the weights are neither in the store nor in an installed `musicnn` package.
+        """
+        return _load(store, dataset)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _load, (self._store, self.dataset)
+
+    def __call__(self, mono_16k: Iterable[np.ndarray]) -> list[MusicnnOutput]:
+        """Hear audio.
+
+        Parameters
+        ----------
+        mono_16k : iterable of np.ndarray [shape=(n,), float32, 16 kHz]
+            Each at least one sample long.
+
+        Raises
+        ------
+        InvalidAudioError
+            If one is empty, not mono, or holds values that are no numbers.
+        """
+        outputs = []
+        with _blas().limit(limits=1, user_api="blas"):
+            for samples in mono_16k:
+                patches, starts_s = mel_patches(samples, self.weights["mel"])
+                outputs.append(MusicnnOutput(*self.network(patches), starts_s))
+        return outputs
+
+
+def mel_patches(samples: np.ndarray, mel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Patches of the compressed mel spectrogram.
+
+    Parameters
+    ----------
+    samples : np.ndarray [shape=(n,), float32, 16 kHz]
+    mel : np.ndarray [shape=(96, 257), float32]
+        Filter bank.
+
+    Returns
+    -------
+    patches : np.ndarray [shape=(patches, 187, 96), float32]
+        log10(1 + 10,000 · mel power).
+    starts_s : np.ndarray [shape=(patches,)]
+    """
+    if samples.ndim != 1 or samples.size == 0:
+        raise InvalidAudioError(f"expected mono samples, got shape {samples.shape}")
+    if not np.isfinite(samples).all():
+        raise InvalidAudioError("samples hold values that are not finite numbers")
+    padded = np.pad(samples.astype(np.float32, copy=False), FFT_SIZE // 2)
+    frames = np.lib.stride_tricks.sliding_window_view(padded, FFT_SIZE)[::HOP]
+    window = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(FFT_SIZE) / FFT_SIZE)).astype(np.float32)
+    spectrum = scipy.fft.rfft(frames * window, axis=1)
+    # The package rounds the mel power to float16 before the logarithm, where loud bass overflows; float32 is meant.
+    compressed = np.log10(1 + 10_000 * ((spectrum.real**2 + spectrum.imag**2) @ mel.T)).astype(np.float32, copy=False)
+    if len(compressed) < PATCH_FRAMES:
+        compressed = np.resize(compressed, (PATCH_FRAMES, MEL_BANDS))
+    starts = list(range(0, len(compressed) - PATCH_FRAMES + 1, PATCH_FRAMES))
+    if 2 * (len(compressed) % PATCH_FRAMES) >= PATCH_FRAMES:
+        starts.append(len(compressed) - PATCH_FRAMES)
+    patches = np.stack([compressed[start : start + PATCH_FRAMES] for start in starts])
+    return patches, np.array(starts) * HOP / SAMPLE_RATE_HZ
+
+
+@cache
+def _blas() -> ThreadpoolController:
+    """BLAS is held to one thread: files are heard in parallel, and two pools of threads on the same cores slow each other."""
+    return ThreadpoolController()
+
+
+@cache
+def _load(store: ModelStore, dataset: Dataset) -> Musicnn:
+    weights = store.tensors(f"musicnn-{dataset.lower()}-{CONVERSION}", lambda: _convert(dataset))
+    return Musicnn(dataset, store, weights)
+
+
+def _convert(dataset: Dataset) -> dict[str, np.ndarray]:
+    """Tensors of the package's checkpoint without those of its optimiser, and the mel filter bank."""
+    import librosa
+
+    index, data = (
+        package_file("musicnn", f"{dataset}_musicnn/{end}", sha256=SHA256[dataset, end], install=INSTALL).read_bytes()
+        for end in (".index", ".data-00000-of-00001")
+    )
+    tensors = {
+        name: tensor
+        for name, tensor in read_checkpoint(index, data).items()
+        if not name.startswith("beta") and not name.endswith(("/Adam", "/Adam_1"))
+    }
+    tensors["mel"] = librosa.filters.mel(sr=SAMPLE_RATE_HZ, n_fft=FFT_SIZE, n_mels=MEL_BANDS)
+    return tensors
