@@ -92,6 +92,8 @@ def read_url(url: str, *, provider: str, policy: FetchPolicy) -> Place:
     if parts.username is not None or parts.password is not None:
         raise _blocked("the URL carries credentials")
     host = _read_host(parts.hostname or "")
+    if not policy.trusts(host, port) and _is_numeric(host) and not is_public(host):
+        raise _blocked(f"{host} is not public")  # as the connection would find, but without asking for https first
     if scheme == "http" and not policy.trusts(host, port):
         raise AudioRefusedError(AudioReason.BLOCKED_SCHEME, f"plain http from {host}; use https, or allow the host")
     if not policy.allows(provider, host):
@@ -144,7 +146,7 @@ class CheckedBackend(httpcore2.AnyIOBackend):
         self,
         host: str,
         port: int,
-        timeout: float | None = None,  # noqa: ASYNC109  (the signature of the interface)
+        timeout: float | None = None,
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore2.AsyncNetworkStream:
@@ -187,6 +189,14 @@ def _read_host(name: str) -> str:
     if not _PLAIN_HOST.fullmatch(name):
         raise _blocked(f"{name[:80]!r} is no host name")
     return name.rstrip(".")
+
+
+def _is_numeric(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 async def _resolve(host: str, port: int) -> list[str]:

@@ -1,7 +1,7 @@
 """Reads audio from a folder that we were given, and from nowhere else.
 
 Conventions: whether a file lies inside its root is decided on the file that was opened, not on the path that was asked for: links
-are followed first. Belongs here: relative paths of a source and `file://` URLs. Does not: addresses on the network (`address.py`).
+are followed first. Belongs here: relative paths of a source and `file://` URLs. Does not: the network (`address.py`).
 """
 
 import os
@@ -39,9 +39,7 @@ def copy_file_url(url: str, roots: Sequence[Path], spool: Spool, *, max_bytes: i
         `blocked-scheme` where no folder is allowed, else as `copy_relative`.
     """
     if not roots:
-        detail = (
-            "file:// is not read; put the file into the incoming folder, or allow its folder (KEEPTAKE_FETCH_ALLOW_FILE_ROOTS)"
-        )
+        detail = "file:// is not read; use the incoming folder, or allow its folder (KEEPTAKE_FETCH_ALLOW_FILE_ROOTS)"
         raise AudioRefusedError(AudioReason.BLOCKED_SCHEME, detail)
     parts = urlsplit(url)
     if parts.netloc not in ("", "localhost"):
@@ -61,14 +59,16 @@ def _copy(path: Path, roots: Sequence[Path], spool: Spool, max_bytes: int) -> No
         raise AudioRefusedError(AudioReason.FORBIDDEN, f"{path.name[:80]!r} may not be read; mend its permissions") from None
     except (OSError, ValueError) as error:
         raise AudioRefusedError(AudioReason.BLOCKED_PATH, f"the path cannot be opened ({error})") from error
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         _require_inside(Path(f"/proc/self/fd/{descriptor}").resolve(), roots)
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise AudioRefusedError(AudioReason.BLOCKED_PATH, f"{path.name[:80]!r} is not a plain file")
-        while chunk := file.read(CHUNK_BYTES):
+        while chunk := os.read(descriptor, CHUNK_BYTES):
             if spool.size_bytes + len(chunk) > max_bytes:
                 raise AudioRefusedError(AudioReason.TOO_LARGE, f"over {max_bytes} bytes")
             spool.write(chunk)
+    finally:
+        os.close(descriptor)
 
 
 def _require_inside(path: Path, roots: Sequence[Path]) -> None:

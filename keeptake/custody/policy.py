@@ -1,7 +1,7 @@
 """What may be fetched, from where, and within which bounds.
 
-Conventions: sizes in bytes, times in seconds, hosts in lower case; a host is `name` or `name:port`, and a leading dot in a provider's
-list means every name below it. Belongs here: the bounds and their defaults. Does not: enforcing them (`address.py`, `fetch.py`).
+Conventions: sizes in bytes, times in seconds, hosts in lower case; a host is `name` or `name:port`, and a leading dot in a
+provider's list means every name below it. Belongs here: the bounds and their defaults. Does not: enforcing them (`address.py`, `fetch.py`).
 """
 
 from collections.abc import Mapping
@@ -100,9 +100,8 @@ def _provider_hosts(entry: str) -> tuple[str, frozenset[str]]:
     name = provider.strip().lower()
     if hosts.strip() == READY:
         if name not in READY_HOSTS:
-            raise ConfigurationError(
-                f"KEEPTAKE_FETCH_PROVIDER_HOSTS: no ready list for {name!r}; there are {', '.join(READY_HOSTS)}"
-            )
+            known = ", ".join(READY_HOSTS)
+            raise ConfigurationError(f"KEEPTAKE_FETCH_PROVIDER_HOSTS: no ready list for {name!r}, only for {known}")
         return name, READY_HOSTS[name]
     found = frozenset(host.strip().lower() for host in hosts.split("|") if host.strip())
     if not (name and equals and found):

@@ -1,7 +1,7 @@
 """A file on its way into the store: bytes are counted, hashed and kept nameless until they are proved.
 
-The file has no name in any folder, so that a killed run leaves nothing behind; while it is open, worker processes of the same user
-reach it through `/proc`. Belongs here: the temporary file. Does not: where its bytes come from.
+The file has no name in any folder, so that a killed run leaves nothing behind; while it is open, worker processes of the same
+user reach it through `/proc`. Belongs here: the temporary file. Does not: where its bytes come from.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ class Spool:
     """A nameless temporary file with its size, hash and first bytes."""
 
     def __init__(self) -> None:
-        self._file = tempfile.TemporaryFile(prefix="keeptake-")
+        self._file = tempfile.TemporaryFile(prefix="keeptake-")  # noqa: SIM115  (this object is the context manager)
         self._hash = hashlib.sha256()
         self._head = b""
         self.size_bytes = 0
