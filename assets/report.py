@@ -23,7 +23,9 @@ def counts(rows: Mapping[str, int], *, name: str = "reason") -> dg.TableMetadata
 
 def table(frame: pl.DataFrame) -> dg.TableMetadataValue:
     """Show the first rows of a frame."""
-    kinds = {name: "float" if kind.is_float() else "int" if kind.is_integer() else "string" for name, kind in frame.schema.items()}
+    kinds = {
+        name: "float" if kind.is_float() else "int" if kind.is_integer() else "string" for name, kind in frame.schema.items()
+    }
     schema = dg.TableSchema(columns=[dg.TableColumn(name, kind) for name, kind in kinds.items()])
     return dg.MetadataValue.table([dg.TableRecord(_plain(row)) for row in frame.head(MAX_ROWS).to_dicts()], schema=schema)
 
@@ -35,7 +37,9 @@ def _plain(row: dict[str, Any]) -> dict[str, str | int | float | bool | None]:
 def pictures(images: Mapping[str, bytes]) -> dg.MarkdownMetadataValue:
     """Show PNG images inline, each under its title."""
     return dg.MetadataValue.md(
-        "\n\n".join(f"**{title}**\n\n![{title}](data:image/png;base64,{b64encode(png).decode()})" for title, png in images.items())
+        "\n\n".join(
+            f"**{title}**\n\n![{title}](data:image/png;base64,{b64encode(png).decode()})" for title, png in images.items()
+        )
     )
 
 

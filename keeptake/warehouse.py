@@ -33,4 +33,5 @@ def read_snapshots(folder: Path) -> pl.DataFrame:
     import duckdb
 
     pattern = str(folder / "captured_on=*" / "takes.parquet")
-    return duckdb.sql("SELECT * FROM read_parquet(?, hive_partitioning = true) ORDER BY captured_on, generation_id", params=[pattern]).pl()
+    query = "SELECT * FROM read_parquet(?, hive_partitioning = true) ORDER BY captured_on, generation_id"
+    return duckdb.sql(query, params=[pattern]).pl()

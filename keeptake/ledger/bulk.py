@@ -79,7 +79,7 @@ def _statement(
         action += f" WHERE {where}" if where else ""
     # DISTINCT ON keeps the last of several equal keys: an upsert may not touch one row twice.
     return (
-        f"INSERT INTO {table.name} ({names}) SELECT {names} FROM "  # noqa: S608 -- names of our own tables and columns
+        f"INSERT INTO {table.name} ({names}) SELECT {names} FROM "
         f"(SELECT DISTINCT ON ({key}) * FROM {staged} ORDER BY {key}, row_at DESC) AS newest ORDER BY row_at "
         f"ON CONFLICT ({key}) DO {action}"
     )

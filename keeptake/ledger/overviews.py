@@ -81,8 +81,8 @@ def example_audio_of_day(ledger: Ledger, day: str, most: int = 3) -> list[tuple[
 def embedded_of_day(ledger: Ledger, day: str) -> pl.DataFrame:
     """Vectors of a day, counted by model and version."""
     return ledger.arrow(
-        "SELECT e.model, e.version, count(*) AS vectors, max(cardinality(e.vector)) AS dims FROM embeddings e WHERE e.audio_sha256"
-        f" IN (SELECT audio_sha256 FROM generations WHERE captured_on = {_date(day)}) GROUP BY 1, 2 ORDER BY 1, 2"
+        "SELECT e.model, e.version, count(*) AS vectors, max(cardinality(e.vector)) AS dims FROM embeddings e"
+        f" WHERE e.audio_sha256 IN (SELECT audio_sha256 FROM generations WHERE captured_on = {_date(day)}) GROUP BY 1, 2 ORDER BY 1, 2"
     )
 
 
@@ -90,7 +90,7 @@ def scores(ledger: Ledger, formula: str) -> pl.DataFrame:
     """Totals of a formula over all takes."""
     if not formula.replace("_", "").isalnum():
         raise ValueError(f"not the name of a formula: {formula!r}")
-    return ledger.arrow(f"SELECT total FROM quality_scores WHERE formula = '{formula}' ORDER BY generation")  # noqa: S608 -- checked
+    return ledger.arrow(f"SELECT total FROM quality_scores WHERE formula = '{formula}' ORDER BY generation")
 
 
 def best_and_worst(ledger: Ledger) -> pl.DataFrame:
@@ -99,7 +99,7 @@ def best_and_worst(ledger: Ledger) -> pl.DataFrame:
         "(SELECT g.generation_id, q.total, g.liked, g.rating, g.used, q.terms::text AS terms FROM quality_scores q"
         " JOIN generations g ON g.id = q.generation WHERE q.formula = 'seed_v1' ORDER BY q.total {order}, g.id LIMIT 5)"
     )
-    return ledger.arrow(f"{query.format(order='DESC')} UNION ALL {query.format(order='ASC')}")  # noqa: S608 -- our own text
+    return ledger.arrow(f"{query.format(order='DESC')} UNION ALL {query.format(order='ASC')}")
 
 
 def snapshot_of_day(ledger: Ledger, day: str) -> pl.DataFrame:

@@ -23,7 +23,7 @@ _LAGGING = f"""
       AND (g.scored_revision IS DISTINCT FROM g.feedback_revision
            OR g.scored_features IS DISTINCT FROM f.versions || ' {FORMULAS_VERSION}')
     ORDER BY g.id LIMIT {PAGE_ROWS}
-"""  # noqa: S608 -- constants of our own code
+"""
 
 # A feedback call may have scored a later revision while we computed: the later one stays.
 _MARK = """
@@ -79,6 +79,6 @@ def _rows(scored: pl.DataFrame, formula: str) -> list[dict[str, object]]:
 
 def count_lagging(ledger: Ledger) -> int:
     """How many takes with an analysis wait for a score."""
-    query = f"SELECT count(*) AS n FROM ({_LAGGING.format(after=0)}) AS lagging"  # noqa: S608 -- our own text
+    query = f"SELECT count(*) AS n FROM ({_LAGGING.format(after=0)}) AS lagging"
     with ledger.begin() as connection:
         return int(connection.scalar(sa.text(query)) or 0)

@@ -58,7 +58,7 @@ def refused(ledger: Ledger) -> Iterator[dict[str, Any]]:
 def pending_by_day(ledger: Ledger, *, most: int = 1000) -> dict[str, int]:
     """Capture days with rows that can be worked on now, and how many; a retry counts once its time has come."""
     query = sa.text(
-        f"SELECT captured_on::text, count(*) FROM generations WHERE ({_PENDING})"  # noqa: S608 -- a constant
+        f"SELECT captured_on::text, count(*) FROM generations WHERE ({_PENDING})"
         " AND (audio_status <> 'retrying' OR audio_next_attempt_at <= now()) GROUP BY 1 ORDER BY 1 LIMIT :most"
     )
     with ledger.begin() as connection:

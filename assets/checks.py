@@ -1,0 +1,43 @@
+"""Blocking and standing checks, declared next to what they guard."""
+
+import dagster as dg
+
+from assets.analyzed_features import analyzed_features
+from assets.audio_files import audio_files
+from assets.quality_scores import quality_scores
+from assets.raw_generations import raw_generations
+from keeptake.ledger import soundness
+from resources.audio_store import AudioStoreResource
+from resources.ledger import LedgerResource
+
+
+def _result(wrong: list[str], *, meaning: str) -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(
+        passed=not wrong, metadata={"wrong": len(wrong), "first": dg.MetadataValue.json(wrong[:20])}, description=meaning
+    )
+
+
+@dg.asset_check(asset=raw_generations, blocking=True)
+def takes_are_unique(ledger: LedgerResource) -> dg.AssetCheckResult:
+    """No two generations carry one id in different spellings of case or white space."""
+    return _result(soundness.ids_that_differ_only_in_spelling(ledger.get()), meaning="ids that a reader may take for one another")
+
+
+@dg.asset_check(asset=audio_files, blocking=True)
+def stored_audio_is_there(ledger: LedgerResource, audio_store: AudioStoreResource) -> dg.AssetCheckResult:
+    """The newest objects that the ledger names are in the store."""
+    store = audio_store.get()
+    missing = [sha256 for sha256 in soundness.newest_audio(ledger.get(), most=50) if not store.has(sha256)]
+    return _result(missing, meaning="objects named by the ledger that the store does not have: restore them, or fetch again")
+
+
+@dg.asset_check(asset=analyzed_features, blocking=True)
+def features_cover_the_stored_audio(ledger: LedgerResource) -> dg.AssetCheckResult:
+    """No analyzed take lacks its features."""
+    return _result(soundness.analyzed_without_features(ledger.get()), meaning="takes called analyzed that have no features")
+
+
+@dg.asset_check(asset=quality_scores, blocking=True)
+def scores_lie_in_the_unit_interval(ledger: LedgerResource) -> dg.AssetCheckResult:
+    """Every total lies in [0, 1] and equals the principal score of its generation."""
+    return _result(soundness.scores_that_disagree(ledger.get()), meaning="takes whose score is not that of the formula")

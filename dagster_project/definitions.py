@@ -1,0 +1,57 @@
+"""Everything that Dagster runs, named by hand."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+
+from assets.analyzed_features import analyzed_features
+from assets.audio_files import audio_files
+from assets.checks import (
+    features_cover_the_stored_audio,
+    scores_lie_in_the_unit_interval,
+    stored_audio_is_there,
+    takes_are_unique,
+)
+from assets.embeddings import embeddings
+from assets.feature_snapshots import feature_snapshots
+from assets.quality_scores import quality_scores
+from assets.raw_generations import raw_generations
+from dagster_project import failures, jobs, sensors
+from resources.audio_store import AudioStoreResource
+from resources.compute import ComputeResource
+from resources.ledger import LedgerResource
+from resources.model_store import ModelStoreResource
+from resources.notifier import NotifierResource
+
+
+def default_resources() -> dict[str, Any]:
+    """Connections as the environment configures them."""
+    return {
+        "ledger": LedgerResource(),
+        "audio_store": AudioStoreResource(),
+        "model_store": ModelStoreResource(),
+        "compute": ComputeResource(),
+        "notifier": NotifierResource(),
+    }
+
+
+def build_definitions(*, resources: Mapping[str, Any] | None = None) -> dg.Definitions:
+    """Build the definitions; tests swap connections by `resources`. Opens nothing and needs no environment."""
+    return dg.Definitions(
+        assets=[raw_generations, audio_files, analyzed_features, embeddings, quality_scores, feature_snapshots],
+        asset_checks=[
+            takes_are_unique,
+            stored_audio_is_there,
+            features_cover_the_stored_audio,
+            scores_lie_in_the_unit_interval,
+            failures.no_day_has_failed_rows,
+        ],
+        jobs=[jobs.take_to_score, jobs.rescore],
+        sensors=[sensors.arrivals, sensors.feedback_moved, failures.run_failures],
+        resources={**default_resources(), **(resources or {})},
+        executor=dg.in_process_executor,
+    )
+
+
+defs = build_definitions()

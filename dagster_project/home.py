@@ -1,0 +1,48 @@
+"""A home made ready: the ledger joined or started, migrated, and Dagster's instance pointed at it.
+
+Belongs here: what every command does before its own work. Does not: the commands (`cli.py`), the children of `up`
+(`launcher.py`).
+"""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from keeptake.ledger.connection import Ledger, driver_url
+from keeptake.ledger.migrate import DAGSTER_SCHEMA, migrate
+from keeptake.ledger.server import ledger_url
+from keeptake.settings import settings
+
+
+def dagster_url(url: str) -> str:
+    """Address of Dagster's tables: the same database, a schema of their own, through the driver that Dagster ships."""
+    own = driver_url(url, "psycopg2").update_query_dict({"options": f"-csearch_path={DAGSTER_SCHEMA}"})
+    return own.render_as_string(hide_password=False)
+
+
+def write_instance(home: Path) -> Path:
+    """Put the instance's configuration into HOME/dagster and return that folder."""
+    folder = home.resolve() / "dagster"
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(Path(__file__).parent / "instance" / "dagster.yaml", folder / "dagster.yaml")
+    return folder
+
+
+@contextmanager
+def open_home() -> Iterator[Ledger]:
+    """Join or start the configured ledger for the length of the block, migrated; child processes inherit the way there."""
+    chosen = settings()
+    chosen.home.mkdir(parents=True, exist_ok=True)
+    with ledger_url(chosen) as url:
+        os.environ["KEEPTAKE_DATABASE_URL"] = url
+        os.environ["KEEPTAKE_DAGSTER_URL"] = dagster_url(url)
+        os.environ["DAGSTER_HOME"] = str(write_instance(chosen.home))
+        settings.cache_clear()
+        ledger = Ledger(url)
+        try:
+            migrate(ledger)
+            yield ledger
+        finally:
+            ledger.dispose()

@@ -1,0 +1,194 @@
+"""`keeptake up`: the only process that holds the embedded server, with the Dagster UI, the daemon and the API as its children.
+
+Each child has a session of its own, so that all of it ends with it; a child that dies ends everything, with its log named.
+Belongs here: starting, watching and ending. Does not: what the children are.
+"""
+
+import fcntl
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+from typing import NamedTuple
+from urllib.error import URLError
+from urllib.request import urlopen
+
+from dagster_project.home import open_home
+from keeptake.errors import BusyError, UnavailableError
+from keeptake.settings import settings
+
+DEFINITIONS = "dagster_project.definitions"
+START_TIMEOUT_S = 120
+END_TIMEOUT_S = 20
+
+
+class Child(NamedTuple):
+    """A program of ours, and where it answers once it is ready."""
+
+    name: str
+    command: list[str]
+    address: str | None
+    ready: str | None
+
+
+def children(ui_port: int, api_port: int) -> list[Child]:
+    """The programs that `up` starts."""
+    here = settings()
+    dagster_bin = Path(sys.executable).parent
+    ui = f"http://127.0.0.1:{ui_port}"
+    api = f"http://{here.api_host}:{api_port}"
+    keeptake = [sys.executable, "-m", "dagster_project.cli"]
+    return [
+        Child(
+            "Dagster UI",
+            [str(dagster_bin / "dagster-webserver"), "-h", "127.0.0.1", "-p", str(ui_port), "-m", DEFINITIONS],
+            ui,
+            f"{ui}/server_info",
+        ),
+        Child("Dagster daemon", [str(dagster_bin / "dagster-daemon"), "run", "-m", DEFINITIONS], None, None),
+        Child("API", [*keeptake, "api", "--port", str(api_port)], api, f"{api}/healthz"),
+    ]
+
+
+def free_port(wanted: int) -> int:
+    """The wanted port, or any free one for 0.
+
+    Raises
+    ------
+    BusyError
+        If somebody listens there.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", wanted))
+        except OSError as taken:
+            raise BusyError(f"port {wanted} is taken: choose another with KEEPTAKE_UI_PORT or KEEPTAKE_API_PORT") from taken
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextmanager
+def only_one(home: Path) -> Iterator[None]:
+    """Hold the home for one `up`.
+
+    Raises
+    ------
+    BusyError
+        If another one runs, with its process id.
+    """
+    home.mkdir(parents=True, exist_ok=True)
+    with (home / "up.lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise BusyError(
+                f"`keeptake up` already runs on {home}: {lock.read().strip()}; end it, or use its addresses"
+            ) from None
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}")
+        lock.flush()
+        yield
+
+
+def up() -> int:
+    """Start everything, print the addresses, and end everything on Ctrl-C, SIGTERM or the death of a child.
+
+    Returns
+    -------
+    int
+        0 after a signal, 1 after a child's death.
+    """
+    chosen = settings()
+    with only_one(chosen.home.resolve()), _ended_by_signals() as is_asked, open_home():
+        programs = children(free_port(chosen.ui_port), free_port(chosen.api_port))
+        logs = chosen.home.resolve() / "logs"
+        logs.mkdir(exist_ok=True)
+        running = {program.name: _start(program, logs) for program in programs}
+        try:
+            _announce(programs, running, is_asked, chosen.home.resolve())
+            return _watch(running, is_asked, logs)
+        finally:
+            _end(list(running.values()))
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[list[int]]:
+    """Collect the signals that ask for the end; started with `&`, both would be ignored otherwise."""
+    asked: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        asked.append(number)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _start(program: Child, logs: Path) -> "subprocess.Popen[bytes]":
+    with _log(logs, program.name).open("ab") as log:
+        return subprocess.Popen(program.command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True)
+
+
+def _log(logs: Path, name: str) -> Path:
+    return logs / f"{name.lower().replace(' ', '-')}.log"
+
+
+def _announce(programs: list[Child], running: dict[str, "subprocess.Popen[bytes]"], is_asked: list[int], home: Path) -> None:
+    end = time.monotonic() + START_TIMEOUT_S
+    for program in programs:
+        while program.ready and not _answers(program.ready) and not is_asked and running[program.name].poll() is None:
+            if time.monotonic() > end:
+                raise UnavailableError(f"{program.name} did not start in {START_TIMEOUT_S} s: read {home / 'logs'}")
+            time.sleep(0.3)
+        if program.address:
+            print(f"{program.name:<14} {program.address}", flush=True)
+    print(f"Incoming       {settings().incoming_location} (drop audio or a folder with a JSONL of records)", flush=True)
+    print(f"Ledger         {os.environ['KEEPTAKE_DATABASE_URL']}", flush=True)
+    print(f"Logs           {home / 'logs'}", flush=True)
+    print("Running. Ctrl-C ends everything.", flush=True)
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urlopen(url, timeout=2) as answer:  # noqa: S310 -- our own loopback address
+            return bool(answer.status == 200)
+    except (URLError, OSError):
+        return False
+
+
+def _watch(running: dict[str, "subprocess.Popen[bytes]"], is_asked: list[int], logs: Path) -> int:
+    while not is_asked:
+        for name, process in running.items():
+            if process.poll() is not None:
+                print(f"{name} ended with {process.returncode}: read {_log(logs, name)}", file=sys.stderr, flush=True)
+                return 1
+        time.sleep(0.3)
+    print("Ending.", flush=True)
+    return 0
+
+
+def _end(processes: list["subprocess.Popen[bytes]"]) -> None:
+    for process in processes:
+        _signal_session(process, signal.SIGTERM)
+    end = time.monotonic() + END_TIMEOUT_S
+    for process in processes:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(max(0.1, end - time.monotonic()))
+        _signal_session(process, signal.SIGKILL)  # what a program left behind in its session, too
+        process.wait()
+
+
+def _signal_session(process: "subprocess.Popen[bytes]", number: int) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, number)

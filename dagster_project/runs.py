@@ -1,0 +1,77 @@
+"""Runs of the graph in this process, for the command line: the same jobs that the sensors ask for.
+
+Belongs here: executing jobs and adding up what they report. Does not: deciding when (`sensors.py`).
+"""
+
+from typing import Any
+
+import dagster as dg
+from keeptake.sources.pull import today
+
+from dagster_project.definitions import defs
+from dagster_project.jobs import rescore, take_to_score
+from keeptake.errors import KeeptakeError
+from keeptake.ledger.connection import Ledger
+from keeptake.ledger.scores import count_lagging
+from keeptake.ledger.status import pending_by_day, status
+
+COUNTED = {"analyzed_features": "analyzed", "embeddings": "embedded", "quality_scores": "scored"}
+QUIET = {"loggers": {"console": {"config": {"log_level": "ERROR"}}}}
+
+
+def execute(job_name: str, *, partition_key: str | None = None) -> dg.ExecuteInProcessResult:
+    """Run a job here and now, recorded in the home's Dagster instance.
+
+    Raises
+    ------
+    KeeptakeError
+        If it fails, with the first error's text.
+    """
+    with dg.DagsterInstance.get() as instance:
+        result = defs.resolve_job_def(job_name).execute_in_process(
+            partition_key=partition_key, instance=instance, raise_on_error=False, run_config=QUIET
+        )
+    if not result.success:
+        raise KeeptakeError(f"run {result.run_id} of {job_name} failed: {_first_error(result)}")
+    return result
+
+
+def _first_error(result: dg.ExecuteInProcessResult) -> str:
+    for event in result.all_events:
+        if event.is_step_failure:
+            error = event.step_failure_data.error
+            while error is not None and error.cause is not None:
+                error = error.cause
+            return f"{event.step_key}: {error.message.strip() if error else 'unknown'}"
+    return "no step failed; see the UI"
+
+
+def _count(result: dg.ExecuteInProcessResult, asset: str, name: str) -> int:
+    events = result.asset_materializations_for_node(asset)
+    return sum(int(event.metadata[name].value) for event in events if name in event.metadata)  # type: ignore[arg-type]  # our own ints
+
+
+def run_pending(ledger: Ledger) -> dict[str, Any]:
+    """Run the chain for every day with pending rows, and scores for what lags.
+
+    Returns
+    -------
+    dict
+        `analyzed`, `embedded`, `scored`: what this call did; `failed`: rows newly quarantined, by reason; `remaining`: rows that
+        wait.
+    """
+    before = status(ledger)
+    done = dict.fromkeys(COUNTED.values(), 0)
+    for day in sorted({*pending_by_day(ledger), today()}):
+        result = execute(take_to_score.name, partition_key=day)
+        for asset, name in COUNTED.items():
+            done[name] += _count(result, asset, name)
+    if count_lagging(ledger):
+        done["scored"] += _count(execute(rescore.name), "quality_scores", "scored")
+    after = status(ledger)
+    failed = {reason: n - before["audio_reasons"].get(reason, 0) for reason, n in after["audio_reasons"].items()}
+    return {
+        **done,
+        "failed": {reason: n for reason, n in failed.items() if n > 0},
+        "remaining": sum(pending_by_day(ledger).values()),
+    }

@@ -1,0 +1,62 @@
+"""What starts runs by itself: thin shells round pure functions.
+
+A sensor never relies on a `run_key`, which deduplicates for ever: it asks the ledger what is pending and Dagster what is in
+flight.
+"""
+
+from collections.abc import Collection, Mapping
+
+import dagster as dg
+from keeptake.sources.pull import has_news, today
+
+from dagster_project.jobs import rescore, take_to_score
+from keeptake.ledger.scores import count_lagging
+from keeptake.ledger.status import pending_by_day
+from keeptake.settings import settings
+from resources.ledger import LedgerResource
+
+MAX_DAYS_A_TICK = 10
+PARTITION_TAG = "dagster/partition"
+IN_FLIGHT = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+]
+
+
+def days_to_request(pending: Mapping[str, int], in_flight: Collection[str], *, most: int) -> list[str]:
+    """Capture days with pending rows that no run is working on, newest first, at most `most`.
+
+    Newest first: an import of a year's history must not keep today's takes waiting.
+    """
+    return sorted((day for day, rows in pending.items() if rows > 0 and day not in in_flight), reverse=True)[:most]
+
+
+def partitions_in_flight(instance: dg.DagsterInstance, job_name: str) -> set[str]:
+    """Partitions of a job's queued and running runs; an unpartitioned run counts as the empty text."""
+    runs = instance.get_runs(dg.RunsFilter(job_name=job_name, statuses=IN_FLIGHT))
+    return {run.tags.get(PARTITION_TAG, "") for run in runs}
+
+
+@dg.sensor(job=take_to_score, minimum_interval_seconds=15, default_status=dg.DefaultSensorStatus.RUNNING)
+def arrivals(context: dg.SensorEvaluationContext, ledger: LedgerResource) -> dg.SensorResult | dg.SkipReason:
+    """Ask for one run for every day that has something to do."""
+    pending = pending_by_day(ledger.get())
+    if has_news(ledger.get(), settings()):
+        pending[today()] = pending.get(today(), 0) + 1
+    days = days_to_request(pending, partitions_in_flight(context.instance, take_to_score.name), most=MAX_DAYS_A_TICK)
+    if not days:
+        return dg.SkipReason("nothing is pending that no run is working on")
+    return dg.SensorResult(run_requests=[dg.RunRequest(partition_key=day) for day in days])
+
+
+@dg.sensor(job=rescore, minimum_interval_seconds=15, default_status=dg.DefaultSensorStatus.RUNNING)
+def feedback_moved(context: dg.SensorEvaluationContext, ledger: LedgerResource) -> dg.RunRequest | dg.SkipReason:
+    """Ask for new scores where feedback changed after the last ones."""
+    if partitions_in_flight(context.instance, rescore.name) or partitions_in_flight(context.instance, take_to_score.name):
+        return dg.SkipReason("a run that scores is queued or at work")
+    lagging = count_lagging(ledger.get())
+    if not lagging:
+        return dg.SkipReason("every score is up to date")
+    return dg.RunRequest(tags={"keeptake/lagging": str(lagging)})

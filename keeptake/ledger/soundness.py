@@ -1,0 +1,44 @@
+"""What must never be found in the ledger: queries whose answer should be empty. Belongs here: what checks ask."""
+
+import sqlalchemy as sa
+
+from keeptake.ledger.connection import Ledger
+
+MOST = 1000
+
+
+def _texts(ledger: Ledger, query: str, **values: object) -> list[str]:
+    with ledger.begin() as connection:
+        return [str(value) for value in connection.scalars(sa.text(query), values)]
+
+
+def ids_that_differ_only_in_spelling(ledger: Ledger) -> list[str]:
+    """Generation ids of which another one differs only in case."""
+    return _texts(
+        ledger, f"SELECT min(generation_id) FROM generations GROUP BY lower(generation_id) HAVING count(*) > 1 LIMIT {MOST}"
+    )
+
+
+def newest_audio(ledger: Ledger, *, most: int) -> list[str]:
+    """Hashes of the audio stored last."""
+    return _texts(ledger, "SELECT sha256 FROM audio ORDER BY stored_at DESC, sha256 LIMIT :most", most=most)
+
+
+def analyzed_without_features(ledger: Ledger) -> list[str]:
+    """Generations that are called analyzed or more and have no features."""
+    return _texts(
+        ledger,
+        "SELECT generation_id FROM generations g WHERE status IN ('analyzed', 'embedded', 'scored')"
+        f" AND NOT EXISTS (SELECT FROM features f WHERE f.audio_sha256 = g.audio_sha256) LIMIT {MOST}",
+    )
+
+
+def scores_that_disagree(ledger: Ledger) -> list[str]:
+    """Generations whose score is missing where they are called scored, or is not the principal formula's total."""
+    return _texts(
+        ledger,
+        "SELECT generation_id FROM generations g LEFT JOIN quality_scores q ON q.generation = g.id AND q.formula = 'seed_v1'"
+        " WHERE (g.status = 'scored' AND g.quality_score IS NULL) OR"
+        " (g.scored_revision = q.feedback_revision AND g.quality_score IS DISTINCT FROM q.total)"
+        f" LIMIT {MOST}",
+    )
