@@ -1,0 +1,217 @@
+"""Which takes enter the dataset, and what speaks first against the others? Rules as Polars expressions, in one order.
+
+Conventions: a rule is a name and an expression that is true where a take fails; the first that fails is the take's reason. A null
+never passes a rule that needs the value, except adherence that nobody could judge. After the rules come, in this order:
+`duplicate`, `leaks-into-test` and `bridges-splits`, `genre-cap`, `size`.
+
+Belongs here: the rules and their order. Does not: reading candidates (`keeptake/ledger/datasets.py`), files (`publish.py`).
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+
+from keeptake.curation.balance import cut
+from keeptake.curation.groups import components
+from keeptake.curation.policy import Policy
+from keeptake.curation.splits import PREVIOUS, assign
+from keeptake.errors import LeftOutReason
+
+CANDIDATE = {
+    "generation": pl.Int64,
+    "generation_id": pl.String,
+    "file_id": pl.String,
+    "user_id": pl.String,
+    "provider": pl.String,
+    "prompt_key": pl.String,
+    "genre": pl.String,
+    "audio_sha256": pl.String,
+    "audio_reason": pl.String,
+    "duration_s": pl.Float64,
+    "is_heard": pl.Boolean,
+    "has_vocals": pl.Boolean,
+    "has_clipping": pl.Boolean,
+    "is_silent": pl.Boolean,
+    "has_dc_offset": pl.Boolean,
+    "is_antiphase": pl.Boolean,
+    "is_one_sided": pl.Boolean,
+    "has_abrupt_start": pl.Boolean,
+    "has_abrupt_end": pl.Boolean,
+    "score": pl.Float64,
+    "adherence": pl.Float64,
+    "liked": pl.Boolean,
+    "rating": pl.Int16,
+    "used": pl.Boolean,
+    "has_consent": pl.Boolean,
+    "is_erased": pl.Boolean,
+}
+"""Columns that choosing reads, and their types."""
+PAIRS = {"first_sha256": pl.String, "second_sha256": pl.String}
+UNKNOWN_GENRE = "unknown"
+GOOD_RATING = 4
+
+
+class Rule(NamedTuple):
+    """A named reason, where it holds, and what a person should read."""
+
+    name: str
+    fails: pl.Expr
+    detail: pl.Expr
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What a policy says of every take.
+
+    Attributes
+    ----------
+    kept : pl.DataFrame
+        The candidates' columns with `split` and `group_id`, in ledger order.
+    left_out : pl.DataFrame
+        `generation`, `generation_id`, `reason`, `detail`, in ledger order.
+    """
+
+    kept: pl.DataFrame
+    left_out: pl.DataFrame
+
+    def reasons(self) -> dict[str, int]:
+        """Takes left out, by reason, the commonest first."""
+        counted = self.left_out.group_by("reason").len().sort("len", "reason", descending=[True, False])
+        return dict(counted.iter_rows())
+
+    def rows_by_split(self) -> dict[str, int]:
+        """Takes kept, by split."""
+        counted = dict(self.kept.group_by("split").len().iter_rows())
+        return {split: counted.get(split, 0) for split in ("train", "valid", "test")}
+
+
+def rules(policy: Policy) -> list[Rule]:
+    """Rules of a policy on a single take, in the order in which they are asked."""
+    select, audio, licences = policy.select, policy.audio, policy.licences
+    longest_s = min(select.max_duration_s, audio.max_clip_s if audio.cut == "none" else select.max_duration_s)
+    consent, score, duration = pl.col("has_consent"), pl.col("score"), pl.col("duration_s")
+    allowed = pl.col("provider").is_in(list(select.providers)) if select.providers else pl.lit(True)
+    licensed = pl.col("provider").is_in(list(licences.by_provider)) if licences.is_required else pl.lit(True)
+    wrong_vocals = {
+        "any": pl.lit(False),
+        "without": pl.col("has_vocals").fill_null(True),
+        "with": ~pl.col("has_vocals").fill_null(False),
+    }[select.vocals]
+    defects = [pl.col(name).fill_null(False) for name in select.defects]
+    named_defects = [pl.when(pl.col(name)).then(pl.lit(name)) for name in select.defects]
+    adherence = pl.col("adherence")
+    return [
+        Rule(LeftOutReason.ERASED, pl.col("is_erased"), pl.lit("erased at the user's request")),
+        Rule(
+            LeftOutReason.NO_CONSENT,
+            ~consent.fill_null(select.consent == "not-refused"),
+            pl.lit(f"the policy asks for consent that is {select.consent}"),
+        ),
+        Rule("not-decoded", pl.col("audio_sha256").is_null(), pl.format("audio: {}", pl.col("audio_reason").fill_null("not here yet"))),
+        Rule("not-heard", ~pl.col("is_heard").fill_null(False) | duration.is_null(), pl.lit("no analysis yet")),
+        Rule("provider", ~allowed | pl.col("provider").is_in(list(select.blocked_providers)), pl.format("{}", "provider")),
+        Rule("licence", ~licensed, pl.format("no licence is stated for {}", "provider")),
+        Rule("too-short", duration < max(select.min_duration_s, audio.min_clip_s), pl.format("{} s", duration.round(3))),
+        Rule("too-long", duration > longest_s, pl.format("{} s, at most {}", duration.round(3), pl.lit(longest_s))),
+        Rule("vocals", wrong_vocals, pl.lit(f"the policy wants takes {select.vocals} a voice")),
+        Rule(
+            "defect",
+            pl.any_horizontal(defects) if defects else pl.lit(False),
+            pl.concat_str(named_defects, separator=", ", ignore_nulls=True) if defects else pl.lit(""),
+        ),
+        Rule("disliked", ~pl.col("liked").fill_null(True) & pl.lit(select.exclude_disliked), pl.lit("disliked by its user")),
+        Rule("not-scored", score.is_null(), pl.lit(f"no score by {select.formula} yet")),
+        Rule("low-score", score < select.min_score, pl.format("{} is below {}", score.round(4), pl.lit(select.min_score))),
+        Rule(
+            "low-adherence",
+            (adherence < (select.min_adherence or 0.0)).fill_null(False),
+            pl.format("{} is below {}", adherence.round(4), pl.lit(select.min_adherence or 0.0)),
+        ),
+    ]
+
+
+def choose(
+    candidates: pl.DataFrame, policy: Policy, *, pairs: pl.DataFrame | None = None, previous: pl.DataFrame | None = None
+) -> Selection:
+    """Choose the takes of a dataset.
+
+    Parameters
+    ----------
+    candidates : pl.DataFrame
+        A row a take, with the columns of `CANDIDATE`; further ones are carried along.
+    policy : Policy
+        What to choose by.
+    pairs : pl.DataFrame, optional
+        Audio files that are duplicates of each other, columns as in `PAIRS`.
+    previous : pl.DataFrame, optional
+        Every row ever published under this name, columns as in `splits.PREVIOUS`.
+
+    Returns
+    -------
+    Selection
+        Every candidate once: kept, or left out with the first reason.
+    """
+    pairs = pl.DataFrame(schema=PAIRS) if pairs is None else pairs
+    previous = pl.DataFrame(schema=PREVIOUS) if previous is None else previous
+    takes = candidates.sort("generation").with_columns(genre=pl.col("genre").fill_null(UNKNOWN_GENRE))
+    judged = takes.lazy().with_columns(_first_failing(rules(policy))).collect()
+    passing = judged.filter(pl.col("reason").is_null()).drop("reason", "detail")
+    assigned = assign(passing, pairs, previous, policy.splits).drop("generation")
+    passing = pl.concat([passing, assigned], how="horizontal")
+    tested = previous.filter(pl.col("split") == "test").select("generation", is_kept_first=pl.lit(True)).unique("generation")
+    passing = passing.join(tested, on="generation", how="left", maintain_order="left").with_columns(
+        pl.col("is_kept_first").fill_null(False)
+    )
+    ordered = _by_preference(_without_duplicates(passing, pairs), policy)
+    admitted = ordered.filter(pl.col("reason").is_null()).drop("reason", "detail")
+    sized = cut(admitted, policy.balance)
+    columns = ("generation", "generation_id", "reason", "detail")
+    left_out = [frame.filter(pl.col("reason").is_not_null()).select(columns) for frame in (judged, ordered, sized)]
+    kept = sized.filter(pl.col("reason").is_null()).drop("reason", "detail", "is_kept_first").sort("generation")
+    return Selection(kept, pl.concat(left_out).sort("generation"))
+
+
+def _first_failing(rules_in_order: list[Rule]) -> list[pl.Expr]:
+    number = pl.coalesce([pl.when(rule.fails).then(pl.lit(at, pl.Int8)) for at, rule in enumerate(rules_in_order)])
+    failing = [number == at for at in range(len(rules_in_order))]
+    return [
+        pl.coalesce([pl.when(fails).then(pl.lit(str(rule.name))) for fails, rule in zip(failing, rules_in_order, strict=True)])
+        .cast(pl.String)
+        .alias("reason"),
+        pl.coalesce([pl.when(fails).then(rule.detail) for fails, rule in zip(failing, rules_in_order, strict=True)])
+        .cast(pl.String)
+        .alias("detail"),
+    ]
+
+
+def _without_duplicates(takes: pl.DataFrame, pairs: pl.DataFrame) -> pl.DataFrame:
+    """Name all but one of each set of duplicates `duplicate`: a row of the test split stays, then the best score, then the least hash."""
+    if takes.is_empty():
+        return takes
+    labels = components(takes, pairs, ["audio_sha256"])
+    may_stay = takes["reason"].is_null()
+    order = takes.select(
+        pl.col("file_id").str.slice(0, 15).str.to_integer(base=16, dtype=pl.Int64),  # stable hash: breaks ties
+        -pl.col("score"),
+        ~pl.col("is_kept_first"),
+        refused=~may_stay,
+    )
+    ranked = np.lexsort([column.to_numpy() for column in order])
+    keeper = np.empty(labels.max(initial=-1) + 1, np.int64)
+    keeper[labels[ranked[::-1]]] = ranked[::-1]
+    is_kept = pl.Series(keeper[labels] == np.arange(takes.height))
+    of = pl.Series("of", takes["generation_id"].gather(keeper[labels]))
+    return takes.with_columns(
+        reason=pl.when(pl.col("reason").is_null() & ~is_kept).then(pl.lit(LeftOutReason.DUPLICATE.value)).otherwise("reason"),
+        detail=pl.when(pl.col("reason").is_null() & ~is_kept).then(pl.format("the same audio as {}", of)).otherwise("detail"),
+    )
+
+
+def _by_preference(takes: pl.DataFrame, policy: Policy) -> pl.DataFrame:
+    praised = pl.col("liked").fill_null(False) | pl.col("used").fill_null(False) | (pl.col("rating") >= GOOD_RATING).fill_null(False)
+    praised = praised if policy.balance.is_feedback_first else pl.lit(False)
+    return takes.sort(
+        pl.col("is_kept_first"), praised, "score", "file_id", descending=[True, True, True, False], maintain_order=True
+    )
