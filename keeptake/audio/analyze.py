@@ -19,12 +19,15 @@ import soxr
 
 from keeptake.audio.defects import DefectMeter
 from keeptake.audio.frontend import SAMPLE_RATE_HZ as HEARD_RATE_HZ
-from keeptake.audio.frontend import Frontend, MonoTake, even_blocks, listen, mono_mix
+from keeptake.audio.frontend import SHORT_HOP, Frontend, MonoTake, even_blocks, listen, mono_mix
 from keeptake.audio.loudness import SHORTEST_S as SHORTEST_LOUDNESS_S
 from keeptake.audio.loudness import LoudnessMeter
+from keeptake.audio.rhythm import rhythm
 from keeptake.audio.spectrum import BandwidthMeter, timbre
+from keeptake.audio.style import mean_tags, style
 from keeptake.audio.tonal import SHORTEST_S as SHORTEST_TONAL_S
 from keeptake.audio.tonal import tonality
+from keeptake.audio.vocals import vocals
 from keeptake.errors import AudioReason, AudioRefusedError, ConfigurationError
 
 # Raised when a part's values change: only that part is then stale, and done again.
@@ -41,6 +44,7 @@ PART_VERSIONS: dict[str, str] = {
 REASONS = ("too-short", "silent", "non-finite-samples", "atonal", "single-pitch", "nothing-periodic", "no-networks")
 
 SHORTEST_S = 0.05
+SHORTEST_NETWORK_S = 1.0  # below, a three-second patch is mostly repetition
 NETWORK_RATE_HZ = 16_000
 
 # Where the columns of the ledger's table `features` come from.
@@ -115,10 +119,13 @@ class Networks:
         Trained on MagnaTagATune: vocals and instruments.
     speech : callable
         Speech probability of mono audio at 16 kHz.
+    style : Tagger, optional
+        Trained on the Million Song Dataset: genres and moods. Without it the part `style` is null.
     """
 
     musicnn: Tagger
     speech: Callable[[np.ndarray], SpeechTrack]
+    style: Tagger | None = None
 
 
 @dataclass(frozen=True)
@@ -253,10 +260,12 @@ class _Take:
         return resampled
 
     @cached_property
-    def tags(self) -> Tags:
-        if self.networks is None:
-            raise ConfigurationError("tags need the networks")
-        return self.networks.musicnn([self.mono_16k])[0]
+    def musicnn_tags(self) -> Tags | None:
+        return None if self.networks is None else self.networks.musicnn([self.mono_16k])[0]
+
+    @cached_property
+    def rhythm(self) -> Answer:
+        return rhythm(self._frontend.mel, frame_rate_hz=HEARD_RATE_HZ / SHORT_HOP, duration_s=self.duration_s)
 
     @property
     def _frontend(self) -> Frontend:
@@ -324,21 +333,49 @@ def _hear_defects(take: _Take) -> Answer:
     return {"duration_s": take.duration_s} | take.defects.values(), None
 
 
-def _hear_nothing_yet(take: _Take) -> Answer:
-    return None, take.null_reason(SHORTEST_S) or "nothing-periodic"
+def _hear_rhythm(take: _Take) -> Answer:
+    reason = take.null_reason(SHORTEST_S)
+    return (None, reason) if reason else take.rhythm
 
 
 def _hear_vocals(take: _Take) -> Answer:
-    return None, take.null_reason(SHORTEST_S) or "no-networks"
+    if reason := take.null_reason(SHORTEST_NETWORK_S):
+        return None, reason
+    if take.networks is None or take.musicnn_tags is None:
+        return None, "no-networks"
+    speech = take.networks.speech(take.mono_16k)
+    values = vocals(
+        take.musicnn_tags.tags_probability,
+        tags=take.networks.musicnn.tags,
+        patch_starts_s=take.musicnn_tags.starts_s,
+        speech_probability=speech.probability,
+        speech_starts_s=speech.starts_s,
+        duration_s=take.duration_s,
+    )
+    return dict(values), None
+
+
+def _hear_style(take: _Take) -> Answer:
+    if reason := take.null_reason(SHORTEST_NETWORK_S):
+        return None, reason
+    if take.networks is None or take.networks.style is None or take.musicnn_tags is None:
+        return None, "no-networks"
+    tags = take.networks.style([take.mono_16k])[0]
+    instruments = mean_tags(take.musicnn_tags.tags_probability, take.networks.musicnn.tags)
+    return style(mean_tags(tags.tags_probability, take.networks.style.tags), instrument_tags=instruments), None
+
+
+def _hear_structure(take: _Take) -> Answer:
+    return None, take.null_reason(SHORTEST_S) or "nothing-periodic"
 
 
 _PARTS: dict[str, Callable[[_Take], Answer]] = {
-    "rhythm": _hear_nothing_yet,
+    "rhythm": _hear_rhythm,
     "tonal": _hear_tonal,
     "spectrum": _hear_spectrum,
     "loudness": _hear_loudness,
     "defects": _hear_defects,
     "vocals": _hear_vocals,
-    "style": _hear_vocals,
-    "structure": _hear_nothing_yet,
+    "style": _hear_style,
+    "structure": _hear_structure,
 }

@@ -1,0 +1,208 @@
+"""From a file to an analysis: opens the audio, hands its samples to the parts, and puts the answer into a line.
+
+Conventions: one file, one result; a file that does not decode is a result with a reason, never an exception. Networks are loaded
+once a process. `keeptake analyze` prints `analysis_line` as JSON; its fields are a promise to programs:
+`file, status, reason, duration_s, tempo_bpm, key, has_vocals, vocals_probability, loudness_lufs, beats_s, sections, flags`.
+
+Belongs here: what stands between bytes and `keeptake.audio`. Does not: a measurement (`audio/`), the ledger, processes
+(`compute.py`).
+"""
+
+import time
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from keeptake.audio.analyze import FEATURE_COLUMNS, Networks, Part, analyze, features
+from keeptake.custody.decode import open_audio
+from keeptake.errors import AudioRefusedError
+from keeptake.model_store import ModelStore
+
+FLAGS = (
+    *("has_clipping", "is_silent", "has_dc_offset", "is_antiphase", "is_one_sided", "has_abrupt_start", "has_abrupt_end"),
+    *("has_tempo_change", "is_loop"),
+)
+
+
+@dataclass(frozen=True)
+class AudioInfo:
+    """What decoding said about a file.
+
+    Attributes
+    ----------
+    sample_rate_hz, channels, format, codec
+        As decoded.
+    claimed_duration_s : float or None
+        What the header says.
+    duration_s : float
+        What was decoded.
+    cpu_s : float
+        CPU seconds of decoding and hearing together.
+    """
+
+    sample_rate_hz: int
+    channels: int
+    format: str
+    codec: str
+    claimed_duration_s: float | None
+    duration_s: float
+    cpu_s: float
+
+
+def hear(
+    source: Path | bytes, *, parts: Collection[str] | None = None, networks: Networks | None = None
+) -> tuple[AudioInfo, dict[str, Part]]:
+    """Decode a file once and hear it.
+
+    Parameters
+    ----------
+    source : Path or bytes
+        A local file, or a whole file in memory.
+    parts : collection of str, optional
+        All where None.
+    networks : Networks, optional
+        See `load_networks`; without them the parts that need them are null.
+
+    Returns
+    -------
+    (info, parts)
+
+    Raises
+    ------
+    AudioRefusedError
+        If the file does not decode.
+    """
+    started_s = time.process_time()
+    frames = 0
+    with open_audio(source) as audio:
+
+        def counted() -> Iterator[np.ndarray]:
+            nonlocal frames
+            for block in audio.blocks():
+                frames += len(block)
+                yield block
+
+        heard = analyze(counted(), audio.sample_rate_hz, parts=parts, networks=networks)
+        info = AudioInfo(
+            sample_rate_hz=audio.sample_rate_hz,
+            channels=audio.channels,
+            format=audio.format,
+            codec=audio.codec,
+            claimed_duration_s=audio.claimed_duration_s,
+            duration_s=frames / audio.sample_rate_hz,
+            cpu_s=time.process_time() - started_s,
+        )
+    return info, heard
+
+
+@cache
+def load_networks(store: ModelStore) -> Networks:
+    """Load the networks of an analysis, once a process.
+
+    Parameters
+    ----------
+    store : ModelStore
+
+    Raises
+    ------
+    ModelMissingError
+        If weights are neither in the store nor in an installed package; says what to install.
+    """
+    from keeptake.embedding.musicnn import Musicnn
+    from keeptake.embedding.speech import load_speech
+
+    return Networks(musicnn=Musicnn.load(store, "MTT"), speech=load_speech(store), style=Musicnn.load(store, "MSD"))
+
+
+@dataclass(frozen=True)
+class FileHeard:
+    """One file's result.
+
+    Attributes
+    ----------
+    file : str
+        As it was named.
+    status : {"ok", "quarantined"}
+    reason, detail : str or None
+        Why it does not decode; a reason of `AudioReason`, and a sentence.
+    info : AudioInfo or None
+    parts : dict of Part
+        Empty where quarantined.
+    """
+
+    file: str
+    status: Literal["ok", "quarantined"]
+    reason: str | None
+    detail: str | None
+    info: AudioInfo | None
+    parts: Mapping[str, Part]
+
+
+def hear_file(
+    path: Path, *, file: str | None = None, parts: Collection[str] | None = None, networks: Networks | None = None
+) -> FileHeard:
+    """Hear one file; a file that is missing or does not decode is a result too.
+
+    Parameters
+    ----------
+    path : Path
+    file : str, optional
+        The name under which the result stands; the path where None.
+    parts, networks
+        See `hear`.
+    """
+    name = str(path) if file is None else file
+    try:
+        info, heard = hear(path, parts=parts, networks=networks)
+    except AudioRefusedError as refusal:
+        return FileHeard(name, "quarantined", str(refusal.reason), refusal.detail, None, {})
+    except OSError as error:
+        return FileHeard(name, "quarantined", "not-found", f"{error.strerror}: {path}", None, {})
+    if not any(part.status == "ok" for part in heard.values()):
+        reasons = sorted({part.reason for part in heard.values() if part.reason is not None})
+        return FileHeard(name, "quarantined", reasons[0], f"nothing can be heard: {', '.join(reasons)}", info, heard)
+    return FileHeard(name, "ok", None, None, info, heard)
+
+
+def analysis_line(heard: FileHeard) -> dict[str, Any]:
+    """Flatten one result to the line that `keeptake analyze` prints.
+
+    `bpm` and `vocals` repeat `tempo_bpm` and `has_vocals` under the names that scoring scripts read. The name of a file is
+    printed as it was given, so that labels match when the command runs in the folder that their names are relative to.
+
+    Parameters
+    ----------
+    heard : FileHeard
+
+    Returns
+    -------
+    dict
+        Plain JSON, the promised fields first.
+    """
+    columns = features(heard.parts)
+    rhythm, structure = (heard.parts[name].values if name in heard.parts else {} for name in ("rhythm", "structure"))
+    promised = {
+        "file": heard.file,
+        "status": heard.status,
+        "reason": heard.reason,
+        "duration_s": None if heard.info is None else heard.info.duration_s,
+        "tempo_bpm": columns["tempo_bpm"],
+        "key": columns["key"],
+        "has_vocals": columns["has_vocals"],
+        "vocals_probability": columns["vocals_probability"],
+        "loudness_lufs": columns["loudness_lufs"],
+        "beats_s": rhythm.get("beats_s"),
+        "sections": structure.get("sections"),
+        "flags": [flag for flag in FLAGS if columns[flag]],
+        "bpm": columns["tempo_bpm"],
+        "vocals": columns["has_vocals"],
+    }
+    rest = {column: columns[column] for group in FEATURE_COLUMNS.values() for column in group if column not in promised}
+    nulls = {name: part.reason for name, part in heard.parts.items() if part.status == "null"}
+    return (
+        promised | rest | {"detail": heard.detail, "null_parts": nulls, "cpu_s": None if heard.info is None else heard.info.cpu_s}
+    )
