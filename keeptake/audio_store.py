@@ -116,24 +116,22 @@ class AudioStore:
 
         Raises
         ------
-        DamagedObjectError
-            If an object of this name is there and has another size.
         ConfigurationError, UnavailableError
             As `check`.
         """
         digest = sha256 or hash_of(source)
         key = key_of(digest)
         size_bytes = source.stat().st_size if isinstance(source, Path) else len(source)
+        is_new = True
         with self._errors_named("write into"):
             try:
                 obstore.put(self._store, key, source, mode="create")
             except exceptions.AlreadyExistsError:
-                found_bytes = obstore.head(self._store, key)["size"]
-                if found_bytes != size_bytes:
-                    raise DamagedObjectError(f"{self.url}: {key} has {found_bytes} bytes, its content has {size_bytes}") from None
-                return StoredObject(digest, size_bytes, key, is_new=False)
+                is_new = False
+                if obstore.head(self._store, key)["size"] != size_bytes:
+                    obstore.put(self._store, key, source)  # damaged, and here is what it should be
         self._sync(key)
-        return StoredObject(digest, size_bytes, key, is_new=True)
+        return StoredObject(digest, size_bytes, key, is_new)
 
     def has(self, sha256: str) -> bool:
         """Whether an object is there."""

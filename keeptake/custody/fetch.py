@@ -29,6 +29,7 @@ from keeptake.custody.policy import FetchPolicy
 from keeptake.custody.spool import Spool
 from keeptake.errors import RETRYABLE_AUDIO_REASONS, AudioReason, AudioRefusedError
 
+LINGER_S = 0.25
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _HEADERS = (("Accept", "audio/*, */*;q=0.1"), ("Accept-Encoding", "identity"), ("User-Agent", "keeptake"))
 
@@ -51,8 +52,8 @@ class Fetched(NamedTuple):
     tries: int
 
 
-def fetch_all(requests: Iterable[Request], policy: FetchPolicy) -> Generator[Fetched, None, None]:
-    """Fetch many files at once and yield each as it ends.
+def fetch_all(requests: Iterable[Request], policy: FetchPolicy, *, most: int = 64) -> Generator[list[Fetched], None, None]:
+    """Fetch many files at once and yield them as they end, those together that end together.
 
     An event loop in a thread of its own does the fetching; it runs at most `policy.concurrency` files ahead of the caller.
     Closing the generator ends it.
@@ -61,25 +62,29 @@ def fetch_all(requests: Iterable[Request], policy: FetchPolicy) -> Generator[Fet
     ----------
     requests : iterable of Request
     policy : FetchPolicy
+    most : int, > 0
+        Most that are yielded together.
 
     Yields
     ------
-    Fetched
+    list of Fetched
         Every request exactly once, in order of completion.
     """
     waiting = list(requests)
-    arrived: queue.SimpleQueue[Fetched | BaseException | None] = queue.SimpleQueue()
+    arrived: queue.SimpleQueue[Fetched | BaseException] = queue.SimpleQueue()
     loop = asyncio.new_event_loop()
     room = asyncio.Semaphore(2 * policy.concurrency)
     work = loop.create_task(_fetch_all(waiting, policy, room, arrived))
     thread = threading.Thread(target=_run_loop, args=(loop, work, arrived), name="keeptake-fetch", daemon=True)
     thread.start()
     try:
-        while (fetched := arrived.get()) is not None:
-            if isinstance(fetched, BaseException):
-                raise fetched
-            loop.call_soon_threadsafe(room.release)
-            yield fetched
+        missing = len(waiting)
+        while missing:
+            batch = _take(arrived, min(most, missing))
+            missing -= len(batch)
+            for _ in batch:
+                loop.call_soon_threadsafe(room.release)
+            yield batch
     finally:
         if thread.is_alive():
             loop.call_soon_threadsafe(work.cancel)
@@ -90,10 +95,29 @@ def fetch_all(requests: Iterable[Request], policy: FetchPolicy) -> Generator[Fet
                 left.spool.close()
 
 
+def _take(arrived: queue.SimpleQueue[Any], most: int) -> list[Fetched]:
+    """Wait for one, then take what else comes within a moment: a commit a file would cost more than the file."""
+    batch: list[Fetched] = []
+    until_s = time.monotonic() + 3600.0
+    while len(batch) < most:
+        try:
+            fetched = arrived.get(timeout=max(0.0, until_s - time.monotonic()))
+        except queue.Empty:
+            if batch:
+                break
+            continue
+        if isinstance(fetched, BaseException):
+            for whole in batch:
+                whole.spool.close()
+            raise fetched
+        until_s = min(until_s, time.monotonic() + LINGER_S)
+        batch.append(fetched)
+    return batch
+
+
 def _run_loop(loop: asyncio.AbstractEventLoop, work: "asyncio.Task[None]", arrived: queue.SimpleQueue[Any]) -> None:
     try:
         loop.run_until_complete(work)
-        arrived.put(None)
     except BaseException as error:  # what ends this thread is the caller's to hear of
         arrived.put(error)
     finally:

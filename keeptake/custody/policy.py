@@ -1,7 +1,8 @@
 """What may be fetched, from where, and within which bounds.
 
 Conventions: sizes in bytes, times in seconds, hosts in lower case; a host is `name` or `name:port`, and a leading dot in a
-provider's list means every name below it. Belongs here: the bounds and their defaults. Does not: enforcing them (`address.py`, `fetch.py`).
+provider's list means every name below it. Belongs here: the bounds and their defaults. Does not: enforcing them (`address.py`,
+`fetch.py`).
 """
 
 from collections.abc import Mapping
