@@ -14,7 +14,7 @@ from keeptake.compute import Failed, Pool
 from keeptake.errors import AudioReason, AudioRefusedError
 from keeptake.ledger.analyses import Heard, ToHear, audio_to_hear, mark_unhearable, save_analyses
 from keeptake.ledger.connection import Ledger
-from keeptake.ledger.embeddings import Embedded, ToEmbed, audio_to_embed, save_embeddings
+from keeptake.ledger.vectors import Embedded, ToEmbed, audio_to_embed, save_embeddings
 from keeptake.model_store import ModelStore
 from keeptake.stage import Limits, Progress, StageReport, silent, work_through
 

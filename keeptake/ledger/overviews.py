@@ -82,7 +82,8 @@ def embedded_of_day(ledger: Ledger, day: str) -> pl.DataFrame:
     """Vectors of a day, counted by model and version."""
     return ledger.arrow(
         "SELECT e.model, e.version, count(*) AS vectors, max(cardinality(e.vector)) AS dims FROM embeddings e"
-        f" WHERE e.audio_sha256 IN (SELECT audio_sha256 FROM generations WHERE captured_on = {_date(day)}) GROUP BY 1, 2 ORDER BY 1, 2"
+        f" WHERE e.audio_sha256 IN (SELECT audio_sha256 FROM generations WHERE captured_on = {_date(day)})"
+        " GROUP BY 1, 2 ORDER BY 1, 2"
     )
 
 

@@ -1,0 +1,66 @@
+"""Raw vectors in the ledger: which heard files of a day wait to be placed, and where they were placed.
+
+Belongs here: SQL of `embeddings` as the graph's stage needs it. Does not: scalers, indexes and search (`embeddings.py`,
+`similarity.py`).
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import sqlalchemy as sa
+
+from keeptake.ledger.bulk import upsert
+from keeptake.ledger.connection import Ledger
+from keeptake.ledger.tables import embeddings
+
+
+class ToEmbed(NamedTuple):
+    """An audio file that waits to be placed."""
+
+    sha256: str
+    storage_key: str
+    duration_s: float
+
+
+class Embedded(NamedTuple):
+    """An audio file that was placed."""
+
+    sha256: str
+    vector: np.ndarray  # shape (dims,), float32, as the model gave it
+
+
+_HAS_VECTOR = "EXISTS (SELECT FROM embeddings e WHERE e.audio_sha256 = {audio} AND e.model = :model AND e.version = :version)"
+_PENDING = f"""
+    SELECT DISTINCT a.sha256, a.storage_key, a.duration_s
+    FROM generations g JOIN audio a ON a.sha256 = g.audio_sha256
+    WHERE g.captured_on = :day AND g.status IN ('analyzed', 'embedded', 'scored') AND NOT {_HAS_VECTOR.format(audio="a.sha256")}
+    ORDER BY a.sha256
+"""
+_ADVANCE = f"""
+    UPDATE generations g SET status = 'embedded', updated_at = now()
+    WHERE g.captured_on = :day AND g.status = 'analyzed' AND {_HAS_VECTOR.format(audio="g.audio_sha256")}
+"""
+
+
+def audio_to_embed(ledger: Ledger, day: str, model: str, version: str) -> list[ToEmbed]:
+    """Heard audio files of a day's generations without a vector; generations whose audio has one are moved on."""
+    values = {"day": day, "model": model, "version": version}
+    with ledger.begin() as connection:
+        connection.execute(sa.text(_ADVANCE), values)
+        return [ToEmbed(*row) for row in connection.execute(sa.text(_PENDING), values)]
+
+
+def save_embeddings(connection: sa.Connection, embedded: Sequence[Embedded], model: str, version: str) -> None:
+    """Store raw vectors and move the generations on."""
+    rows = [
+        {"audio_sha256": file.sha256, "model": model, "version": version, "vector": file.vector.tolist()} for file in embedded
+    ]
+    upsert(connection, embeddings, rows, conflict=("audio_sha256", "model", "version"))
+    connection.execute(
+        sa.text(
+            "UPDATE generations SET status = 'embedded', updated_at = now()"
+            " WHERE status = 'analyzed' AND audio_sha256 = ANY(:files)"
+        ),
+        {"files": [file.sha256 for file in embedded]},
+    )
