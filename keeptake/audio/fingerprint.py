@@ -74,13 +74,25 @@ def fingerprint(mono: NDArray[np.float32], sample_rate_hz: int) -> Codes:
     if not np.isfinite(mono).all():
         raise InvalidAudioError("samples must be finite, got NaN or infinity")
     chroma, power = _chroma(mono, sample_rate_hz)
+    codes = code_words(chroma)
+    if len(codes):
+        loud = power >= max(SILENCE_POWER, SILENCE_BELOW_PEAK * float(power.max()))
+        codes[~loud[EDGE_FRAMES:-EDGE_FRAMES]] = 0
+    return codes
+
+
+def code_words(chroma: NDArray[np.float32]) -> Codes:
+    """Signs of the changes in a chromagram of shape (n, 24); `EDGE_FRAMES` fewer code words than frames at either end."""
     if len(chroma) <= 2 * EDGE_FRAMES:
         return np.zeros(0, np.uint64)
     smooth = _moving_mean(chroma, SMOOTHING_FRAMES)
     rise = smooth[2 * LAG_FRAMES :] - smooth[: -2 * LAG_FRAMES]
     rise_over_next = rise - np.roll(rise, -2, axis=1)
-    codes = _pack(rise > 0, rise_over_next > 0)
-    codes[~_tells(rise, smooth, power)] = 0
+    places = np.arange(BINS, dtype=np.uint64) * np.uint64(2)
+    pairs = (rise > 0).astype(np.uint64) | ((rise_over_next > 0).astype(np.uint64) << np.uint64(1))
+    codes: Codes = np.bitwise_or.reduce(pairs << places, axis=1)
+    level = smooth[LAG_FRAMES:-LAG_FRAMES].max(axis=1)
+    codes[np.abs(rise).max(axis=1) <= STANDSTILL * level] = 0
     return codes
 
 
@@ -129,20 +141,3 @@ def _bands(sample_rate_hz: int, size: int) -> NDArray[np.float32]:
 def _moving_mean(rows: NDArray[np.float32], width: int) -> NDArray[np.float32]:
     mean: NDArray[np.float32] = np.lib.stride_tricks.sliding_window_view(rows, width, axis=0).mean(axis=-1)
     return mean
-
-
-def _pack(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> Codes:
-    places = np.arange(BINS, dtype=np.uint64) * np.uint64(2)
-    pairs = first.astype(np.uint64) | (second.astype(np.uint64) << np.uint64(1))
-    codes: Codes = np.bitwise_or.reduce(pairs << places, axis=1)
-    return codes
-
-
-def _tells(rise: NDArray[np.float32], smooth: NDArray[np.float32], power: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Which frames say something: loud enough, and not standing still."""
-    loud = power >= max(SILENCE_POWER, SILENCE_BELOW_PEAK * float(power.max()))
-    loud = loud[EDGE_FRAMES:-EDGE_FRAMES]
-    level = smooth[LAG_FRAMES:-LAG_FRAMES].max(axis=1)
-    moves = np.abs(rise).max(axis=1) > STANDSTILL * level
-    tells: NDArray[np.bool_] = loud & moves
-    return tells

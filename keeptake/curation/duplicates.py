@@ -128,6 +128,11 @@ def find_duplicates(
     return [_with_cosine(pair, vectors) for pair in pairs if pair is not None]
 
 
+def tells_enough(codes: Codes) -> bool:
+    """Whether a take says enough to be compared: a shorter match than `MIN_MATCH_S` is never believed."""
+    return bool(np.count_nonzero(codes) * FRAME_S >= MIN_MATCH_S)
+
+
 def groups(pairs: Sequence[DuplicatePair]) -> list[Group]:
     """Connect duplicates into groups, largest first; excerpts connect nothing."""
     duplicates = [pair for pair in pairs if pair.relation == "duplicate"]
