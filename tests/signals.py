@@ -26,3 +26,41 @@ def click_track(tempo_bpm: float, duration_s: float, sample_rate_hz: int, *, fir
 def white_noise(duration_s: float, sample_rate_hz: int, *, amplitude: float = 0.3, seed: int = 0) -> np.ndarray:
     """Uniform noise of a seeded generator."""
     return np.random.default_rng(seed).uniform(-amplitude, amplitude, round(duration_s * sample_rate_hz)).astype(np.float32)
+
+
+def drum_beat(
+    tempo_bpm: float,
+    duration_s: float,
+    sample_rate_hz: int,
+    *,
+    beats_per_bar: int = 4,
+    swing: float = 0.0,
+    chords_hz: tuple[tuple[float, ...], ...] = ((220.0, 261.6, 329.6), (174.6, 220.0, 261.6)),
+    seed: int = 0,
+) -> np.ndarray:
+    """Kick on one, snare on the other even beats (all others of a bar of three), hats on eighths, a chord a bar; starts at 0.
+
+    `swing` delays every second eighth by that share of an eighth (1/3: triplets).
+    """
+    rng = np.random.default_rng(seed)
+    out = np.zeros(round(duration_s * sample_rate_hz) + sample_rate_hz)
+    t = time_s(0.25, sample_rate_hz)
+    kick = np.sin(2 * np.pi * (50 * t + 30 * (1 - np.exp(-t * 30)) / 30)) * np.exp(-t * 14)
+    snare = (0.6 * rng.standard_normal(t.size) + 0.4 * np.sin(2 * np.pi * 190 * t)) * np.exp(-t * 22)
+    hat = np.diff(rng.standard_normal(t.size + 1)) * np.exp(-t * 90)
+    beat_s = 60 / tempo_bpm
+    for beat in range(int(np.ceil(duration_s / beat_s))):
+        place = beat % beats_per_bar
+        events = [(0.0, 0.8 * kick if place == 0 else 0.35 * snare if place % 2 or beats_per_bar == 3 else 0.6 * kick)]
+        events += [(0.0, 0.12 * hat), (0.5 * (1 + swing), 0.09 * hat)]
+        if place == 0:
+            bar_s = time_s(beat_s * beats_per_bar, sample_rate_hz)
+            pitches = chords_hz[beat // beats_per_bar % len(chords_hz)]
+            fade = np.exp(-bar_s / 1.5)
+            events.append((0.0, 0.1 * fade * sum(np.sin(2 * np.pi * hz * bar_s) for hz in pitches)))
+        for offset, sound in events:
+            at = round((beat + offset) * beat_s * sample_rate_hz)
+            kept = sound[: max(0, out.size - at)]
+            out[at : at + kept.size] += kept
+    out = out[: round(duration_s * sample_rate_hz)]
+    return (0.7 * out / np.abs(out).max()).astype(np.float32)

@@ -71,10 +71,13 @@ def rhythm(mel: Floats, *, frame_rate_hz: float, duration_s: float) -> tuple[dic
     fit = tempo.fit_tempo(beats_s, is_steady=changing is None)
     if fit is None:
         return None, "nothing-periodic"
+    nudge = (
+        fit[0] / candidates[0][0] if abs(fit[0] / candidates[0][0] - 1) < tempo.TOLERANCE else 1.0
+    )  # from the grid to the beats
     in_bar, downbeats_s = _bars(mel, flux, beats_s, frame_rate_hz=frame_rate_hz)
     values = {
         "tempo_bpm": fit[0],
-        "tempo_candidates_bpm": [[bpm, weight] for bpm, weight in candidates],
+        "tempo_candidates_bpm": [[bpm * nudge, weight] for bpm, weight in candidates],
         "tempo_confidence": candidates[0][1],
         "rhythm_confidence": min(clarity, 1.0),
         "tempo_stability": fit[1],

@@ -35,12 +35,14 @@ TEMPI_BPM: Floats = SLOWEST_BPM * 2.0 ** (
 )
 OCTAVES_FROM_120: Floats = np.log2(TEMPI_BPM / 120.0)
 TOLERANCE = 0.04  # what counts as the same tempo (MIREX)
+RELATIVES = (0.5, 2.0, 1.5, 2 / 3)
+MOST_PEAKS, LEAST_WEIGHT = 5, 0.02
 
 DETREND_S = 1.0  # the envelope's slow course is not rhythm
 COMB_BEATS = 4
 # Multinomial logistic regression of the annotated tempo on this evidence: benchmarks/fit_tempo.py, benchmarks/results/hearing.md
 EVIDENCE = ("comb", "bar", "subdivision", "preference", "octaves", "density")
-WEIGHTS: Floats = np.array([4.5, 2.0, 0.8, 7.5, -1.0, 0.9])
+WEIGHTS: Floats = np.array([4.3, 1.77, 0.77, 6.35, -0.99, 0.78])
 DENSITY_MEAN, DENSITY_DEVIATION = 1.5, 0.4  # of log onset rate, over the dev set
 
 WINDOW_S, WINDOW_HOP_S = 8.0, 1.0
@@ -128,21 +130,33 @@ def believe_tempo(envelope: Floats, *, frame_rate_hz: float, onset_rate_hz: floa
     return TempoBelief(odds / odds.sum(), clarity)
 
 
-def tempo_candidates(probability: Floats, *, most: int = 5) -> list[tuple[float, float]]:
-    """Tempi and the probability within `TOLERANCE` of each, likeliest first; together at most 1."""
+def tempo_candidates(probability: Floats) -> list[tuple[float, float]]:
+    """List tempi with the probability within `TOLERANCE` of each, likeliest first; together at most 1.
+
+    The peaks that hold at least `LEAST_WEIGHT`, and whatever its weight the half, double, 3:2 and 2:3 of the likeliest within the
+    grid, so that a requested tempo can be compared at every metrical level.
+    """
     left = probability.copy()
     reach = int(np.log2(1 + TOLERANCE) * STEPS_AN_OCTAVE)
-    found = []
-    for _ in range(most):
-        near = np.convolve(left, np.ones(reach + 1), mode="same")  # half the tolerance to either side finds the middle of a peak
-        middle = int(np.argmax(near))
-        chosen = slice(max(0, middle - reach), middle + reach + 1)
-        weight = float(left[chosen].sum())
-        if weight < 0.01:
+    found: list[tuple[float, float]] = []
+
+    def take(step: int) -> tuple[float, float]:
+        near = slice(max(0, step - reach), step + reach + 1)
+        weight = float(left[near].sum())
+        left[near] = 0
+        return float(TEMPI_BPM[near][np.argmax(probability[near])]), weight
+
+    while len(found) < MOST_PEAKS:
+        mass = np.convolve(left, np.ones(reach + 1), mode="same")  # half the tolerance to either side finds the middle of a peak
+        if mass.max() < LEAST_WEIGHT:
             break
-        found.append((float(TEMPI_BPM[chosen][np.argmax(probability[chosen])]), weight))
-        left[chosen] = 0
-    return found
+        found.append(take(int(np.argmax(mass))))
+    main_step = int(np.argmin(np.abs(TEMPI_BPM - found[0][0])))
+    for ratio in RELATIVES:
+        step = main_step + round(np.log2(ratio) * STEPS_AN_OCTAVE)
+        if 0 <= step < TEMPI_BPM.size and all(abs(bpm / TEMPI_BPM[step] - 1) > TOLERANCE for bpm, _ in found):
+            found.append((float(TEMPI_BPM[step]), take(step)[1]))
+    return found[:1] + sorted(found[1:], key=lambda candidate: -candidate[1])
 
 
 def tempo_course(envelope: Floats, *, frame_rate_hz: float) -> TempoCourse | None:

@@ -1,0 +1,72 @@
+"""Rhythm as a whole: synthesised beats over tempo, meter and swing; null with its reason where there is none."""
+
+import json
+
+import numpy as np
+import pytest
+
+from keeptake.audio.frontend import SAMPLE_RATE_HZ, SHORT_HOP, listen
+from keeptake.audio.rhythm import rhythm
+
+
+def hear(samples: np.ndarray):
+    heard = listen(samples.astype(np.float32))
+    return rhythm(heard.mel, frame_rate_hz=SAMPLE_RATE_HZ / SHORT_HOP, duration_s=heard.duration_s)
+
+
+@pytest.mark.parametrize("tempo_bpm", np.round(np.geomspace(55, 200, 12), 1).tolist())
+@pytest.mark.parametrize(("beats_per_bar", "swing"), [(4, 0.0), (4, 1 / 3), (3, 0.0)])
+def test_sweep(signals, tempo_bpm, beats_per_bar, swing):
+    values, reason = hear(signals.drum_beat(tempo_bpm, 20, SAMPLE_RATE_HZ, beats_per_bar=beats_per_bar, swing=swing))
+    assert reason is None
+    octave = values["tempo_bpm"] / tempo_bpm
+    assert min(abs(octave / level - 1) for level in (0.5, 1, 2)) < 1e-3
+    if 80 <= tempo_bpm <= 170:
+        assert octave == pytest.approx(1, rel=1e-3)
+        assert values["beats_per_bar"] == beats_per_bar
+    assert any(abs(bpm / tempo_bpm - 1) < 0.01 and weight > 0.03 for bpm, weight in values["tempo_candidates_bpm"])
+    assert not values["has_tempo_change"]
+    beats = np.array(values["beats_s"]) * tempo_bpm * max(1, round(octave)) / 60
+    assert np.abs(beats - np.round(beats)).mean() < 0.1
+    for name in ("tempo_confidence", "rhythm_confidence", "tempo_stability"):
+        assert 0 <= values[name] <= 1
+    assert values["tempo_stability"] > 0.8
+    json.dumps(values, allow_nan=False)
+
+
+def test_change_of_tempo_is_flagged_and_beats_follow(signals):
+    values, _ = hear(np.concatenate([signals.drum_beat(bpm, 60 / bpm * 24, SAMPLE_RATE_HZ) for bpm in (100, 127)]))
+    assert values["has_tempo_change"]
+    intervals = np.diff(values["beats_s"])
+    assert np.median(intervals[:16]) == pytest.approx(0.6, rel=0.02)
+    assert np.median(intervals[-16:]) == pytest.approx(60 / 127, rel=0.02)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("duration_s", [3.5, 8, 20])
+def test_noise_is_not_periodic(signals, duration_s, seed):
+    assert hear(signals.white_noise(duration_s, SAMPLE_RATE_HZ, seed=seed)) == (None, "nothing-periodic")
+
+
+def test_random_clicks_are_not_periodic():
+    rng = np.random.default_rng(3)
+    samples = 1e-3 * rng.standard_normal(20 * SAMPLE_RATE_HZ)
+    samples[rng.integers(0, samples.size, 70)] = 0.9
+    assert hear(samples) == (None, "nothing-periodic")
+
+
+def test_held_tone_is_not_periodic(signals):
+    assert hear(signals.sine(440, 20, SAMPLE_RATE_HZ)) == (None, "nothing-periodic")
+    assert hear(signals.sine(440, 20, SAMPLE_RATE_HZ) + signals.sine(443, 20, SAMPLE_RATE_HZ))[1] == "nothing-periodic"
+
+
+def test_silence_and_a_second_say_why(signals):
+    assert hear(np.zeros(8 * SAMPLE_RATE_HZ)) == (None, "silent")
+    assert hear(signals.click_track(120, 1, SAMPLE_RATE_HZ)) == (None, "too-short")
+    assert hear(np.zeros(1)) == (None, "too-short")
+
+
+def test_gain_and_a_second_less_change_little(signals):
+    samples = signals.drum_beat(104, 16, SAMPLE_RATE_HZ)
+    for variant in (0.03 * samples, samples[SAMPLE_RATE_HZ:]):
+        assert hear(variant)[0]["tempo_bpm"] == pytest.approx(104, rel=1e-3)
