@@ -17,11 +17,25 @@ from keeptake.ledger.tables import analyses, features
 class Part(Protocol):
     """One part of an analysis, as `keeptake.audio.analyze` gives it."""
 
-    version: str
-    status: str
-    reason: str | None
-    values: dict[str, Any]
-    cpu_s: float
+    @property
+    def version(self) -> str:
+        """Of the code that made it."""
+
+    @property
+    def status(self) -> str:
+        """`ok` or `null`."""
+
+    @property
+    def reason(self) -> str | None:
+        """Why it is null."""
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """Plain JSON."""
+
+    @property
+    def cpu_s(self) -> float:
+        """CPU seconds of the part itself."""
 
 
 class ToHear(NamedTuple):

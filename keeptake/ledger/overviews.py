@@ -4,6 +4,7 @@ Belongs here: read-only queries behind the tables and pictures of the Dagster UI
 """
 
 import polars as pl
+import sqlalchemy as sa
 
 from keeptake.ledger.connection import Ledger
 
@@ -118,3 +119,25 @@ def _date(day: str) -> str:
     from datetime import date
 
     return f"DATE '{date.fromisoformat(day)}'"
+
+
+def asked_and_heard(ledger: Ledger) -> pl.DataFrame:
+    """Tempo and key as asked in the parameters beside those heard, for every take of which a tempo or a key was asked."""
+    return ledger.arrow(
+        "SELECT g.generation_id, g.generation_params->>'bpm' AS bpm_asked, f.tempo_bpm, g.generation_params->>'key' AS key_asked,"
+        " f.key FROM generations g JOIN features f ON f.audio_sha256 = g.audio_sha256"
+        " WHERE g.generation_params ?| ARRAY['bpm', 'key'] ORDER BY g.id"
+    )
+
+
+def left_out(ledger: Ledger, policy: str) -> dict[str, int]:
+    """What a policy last left out, by the first rule that failed; kept takes count as `kept`."""
+    with ledger.begin() as connection:
+        rows = connection.execute(
+            sa.text(
+                "SELECT coalesce(reason, 'kept'), count(*) FROM selections WHERE policy = :policy GROUP BY 1"
+                " ORDER BY (coalesce(reason, 'kept') <> 'kept'), 2 DESC, 1"
+            ),
+            {"policy": policy},
+        )
+        return {str(row[0]): int(row[1]) for row in rows}

@@ -1,0 +1,89 @@
+"""What the command line says at the end of long work, for people.
+
+Belongs here: tables in a terminal. Does not: the numbers (`keeptake/ledger/status.py`, `overviews.py`).
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import polars as pl
+from rich.console import Console
+from rich.table import Table
+
+BARS = "▁▂▃▄▅▆▇█"
+TEMPO_TOLERANCE = 0.04  # as mir_eval's Accuracy1
+
+
+def sparkline(values: list[int]) -> str:
+    """Draw counts as one line of bars.
+
+    >>> sparkline([0, 1, 2, 4])
+    '▁▃▅█'
+    """
+    most = max(values, default=0) or 1
+    return "".join(BARS[round(value / most * (len(BARS) - 1))] for value in values)
+
+
+def print_status(counts: Mapping[str, Any], histogram: list[int] | None = None) -> None:
+    """Print the counts of `keeptake status`, with a line of the scores' distribution."""
+    table = Table(title="Keeptake", show_header=False)
+    for name, value in counts.items():
+        if isinstance(value, Mapping):
+            for reason, rows in value.items():
+                table.add_row(f"{name.replace('_', ' ')}: {reason}", f"{rows:,}")
+        else:
+            table.add_row(name, f"{value:,}")
+    if histogram and any(histogram):
+        table.add_row("scores 0 … 1", sparkline(histogram))
+    Console().print(table)
+
+
+def tempo_verdict(asked_bpm: float, heard_bpm: float | None) -> str:
+    """Say how a heard tempo meets the asked one: as asked, an octave away, other, or none heard."""
+    if heard_bpm is None:
+        return "none heard"
+    for factor, verdict in ((1.0, "as asked"), (0.5, "half or double"), (2.0, "half or double")):
+        if abs(heard_bpm - asked_bpm * factor) <= TEMPO_TOLERANCE * asked_bpm * factor:
+            return verdict
+    return "other"
+
+
+def _tempo_counts(pairs: pl.DataFrame) -> dict[str, int]:
+    counts = dict.fromkeys(("as asked", "half or double", "other", "none heard"), 0)
+    for asked, heard in pairs.select("bpm_asked", "tempo_bpm").drop_nulls("bpm_asked").iter_rows():
+        number = re.search(r"\d+(\.\d+)?", asked)
+        if number:
+            counts[tempo_verdict(float(number[0]), heard)] += 1
+    return counts
+
+
+def _key_counts(pairs: pl.DataFrame) -> dict[str, int]:
+    asked = pairs.drop_nulls("key_asked")
+    same = asked.filter(pl.col("key_asked") == pl.col("key")).height
+    none = asked["key"].null_count()
+    return {"as asked": same, "other": asked.height - same - none, "none heard": none}
+
+
+def print_demo(
+    counts: Mapping[str, Any], chosen: Mapping[str, int], pairs: pl.DataFrame, published: Mapping[str, Any], seconds: float
+) -> None:
+    """Print the summary of `keeptake demo`."""
+    table = Table(title=f"Keeptake's main job, end to end, in {seconds:.0f} s", show_header=False)
+    table.add_row("captured", f"{counts['generations']}")
+    table.add_row("audio in custody", f"{counts['audio'].get('stored', 0)}")
+    for reason, rows in counts["audio_reasons"].items():
+        table.add_row(f"  quarantined: {reason}", str(rows))
+    table.add_row("heard, placed, scored", f"{counts['analyzed']}, {counts['embedded']}, {counts['scored']}")
+    table.add_row("tempo found against asked", _line(_tempo_counts(pairs)))
+    table.add_row("key found against asked", _line(_key_counts(pairs)))
+    for reason, rows in chosen.items():
+        table.add_row("kept for training" if reason == "kept" else f"  left out: {reason}", str(rows))
+    table.add_row("published", f"{published['name']} {published['version']}: {_line(published['rows'])}")
+    table.add_row("the dataset lies in", str(published["path"]))
+    table.add_row("look at it in the Dagster UI", "make up")
+    Console().print(table)
+
+
+def _line(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {rows}" for name, rows in counts.items())

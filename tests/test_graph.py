@@ -1,0 +1,66 @@
+"""The graph as a written table: keys, groups, partitions, dependencies, checks, automation."""
+
+from datetime import UTC, datetime
+
+import dagster as dg
+
+from assets.partitions import capture_day
+from dagster_project.definitions import build_definitions
+
+GRAPH = {
+    # asset: (group, partitioned by, depends on)
+    "raw_generations": ("capture", "day", set()),
+    "audio_files": ("custody", "day", {"raw_generations"}),
+    "analyzed_features": ("hearing", "day", {"audio_files"}),
+    "embeddings": ("embedding", "day", {"analyzed_features"}),
+    "quality_scores": ("quality", None, {"analyzed_features", "embeddings"}),
+    "feature_snapshots": ("published", "day", {"quality_scores", "embeddings"}),
+    "curated_dataset": ("published", "policy", {"quality_scores"}),
+    "training_jsonl": ("published", "policy", {"curated_dataset"}),
+    "training_parquet": ("published", "policy", {"curated_dataset"}),
+    "analysis_csv": ("published", "policy", {"curated_dataset"}),
+    "dataset_manifest": ("published", "policy", {"training_jsonl", "training_parquet", "analysis_csv"}),
+}
+BLOCKING = {"stored_audio_is_there", "features_cover_the_stored_audio", "scores_lie_in_the_unit_interval"}
+
+
+def partitioning(definition):
+    match definition:
+        case dg.DailyPartitionsDefinition():
+            return "day"
+        case dg.StaticPartitionsDefinition():
+            return "policy"
+    return None
+
+
+def test_the_graph_is_as_written():
+    graph = build_definitions().resolve_asset_graph()
+    found = {
+        key.to_user_string(): (
+            graph.get(key).group_name,
+            partitioning(graph.get(key).partitions_def),
+            {parent.to_user_string() for parent in graph.get(key).parent_keys},
+        )
+        for key in graph.get_all_asset_keys()
+    }
+    assert found == GRAPH
+
+
+def test_every_asset_says_what_it_is():
+    graph = build_definitions().resolve_asset_graph()
+    for key in graph.get_all_asset_keys():
+        node = graph.get(key)
+        assert node.description.endswith("."), f"{key} has no sentence"
+        assert node.owners, f"{key} has no owner"
+        assert node.kinds, f"{key} has no kinds"
+
+
+def test_blocking_checks_stand_beside_what_they_guard():
+    checks = [check for checks in build_definitions().asset_checks for check in checks.check_specs]
+    assert {check.name for check in checks if check.blocking} >= BLOCKING
+
+
+def test_capture_days_include_today_and_a_long_history():
+    days = capture_day.get_partition_keys()
+    assert len(days) > 400
+    assert days[-1] == datetime.now(UTC).date().isoformat()
