@@ -1,0 +1,193 @@
+"""Copies are found with their evidence, and what is no copy is not."""
+
+import itertools
+import json
+import shutil
+
+import numpy as np
+import pytest
+import soundfile
+
+from keeptake.audio.fingerprint import BITS, code_words, rotate
+from keeptake.curation import duplicates
+from keeptake.curation.duplicates import find_duplicates, groups, tells_enough
+from keeptake.duplicate_files import duplicates_of_files, fingerprint_samples
+from keeptake.errors import ConfigurationError
+
+
+def take(seed, frames=300):
+    """Code words of a synthetic chromagram: fading notes that begin at random."""
+    rng = np.random.default_rng(seed)
+    onsets = rng.random((frames, 24)) < 0.03
+    level = np.zeros((frames, 24), np.float32)
+    for t in range(1, frames):
+        level[t] = 0.8 * level[t - 1] + onsets[t] * (0.5 + rng.random(24))
+    return code_words((1 + level + 0.6 * np.roll(level, 1, axis=1) + 0.05 * rng.random(level.shape)).astype(np.float32))
+
+
+def flipped(codes, share, seed=0):
+    rng = np.random.default_rng(seed)
+    noise = (rng.random((len(codes), BITS)) < share).astype(np.uint64) << np.arange(BITS, dtype=np.uint64)
+    return codes ^ np.bitwise_or.reduce(noise, axis=1)
+
+
+def only_pair(fingerprints, **options):
+    (pair,) = find_duplicates(fingerprints, **options)
+    return pair
+
+
+def test_a_trimmed_transposed_noisy_copy_comes_with_its_evidence():
+    original = take(1)
+    pair = only_pair({"a": original, "b": flipped(rotate(original[40:], 2), 0.05), "c": take(2), "d": take(3)})
+    assert (pair.a, pair.b, pair.relation) == ("a", "b", "duplicate")
+    assert (pair.offset_s, pair.speed, pair.rotation) == (-4.0, 1.0, 1.0)
+    assert pair.bit_error == pytest.approx(0.05, abs=0.01)
+    assert pair.matched_s == pytest.approx(25.0, abs=0.3)
+    assert pair.share == pytest.approx(250 / 290, abs=0.02)
+    assert pair.cosine is None
+
+
+@pytest.mark.parametrize("speed", [0.97, 0.99, 1.02, 1.03])
+def test_a_faster_or_slower_copy_is_found_at_its_speed(speed):
+    original = take(1)
+    pair = only_pair({"a": original, "b": flipped(original[np.arange(0, len(original), speed).astype(int)], 0.04), "c": take(2)})
+    assert pair.relation == "duplicate"
+    assert pair.speed == pytest.approx(speed, abs=0.005)
+
+
+def test_control_unrelated_takes_are_no_pair():
+    assert find_duplicates({f"t{seed}": take(seed) for seed in range(60)}) == []
+
+
+def test_control_without_rotation_the_transposed_copy_is_lost(monkeypatch):
+    """Keys that are not brought to their least form are those of a plain fingerprint: a semitone up looks unrelated."""
+    takes = {"a": take(1), "b": rotate(take(1), 2)}
+    assert len(find_duplicates(takes)) == 1
+
+    def as_it_is(now, later, odd):
+        return (later << np.uint64(24)) | now, np.full(len(now), -odd, np.int8)
+
+    monkeypatch.setattr(duplicates, "_least_form", as_it_is)
+    assert find_duplicates(takes) == []
+
+
+def test_a_medley_holds_excerpts_and_joins_no_group():
+    """A ten-minute file of one excerpt after another once joined all their takes in one group."""
+    takes = {f"t{seed}": take(seed) for seed in range(6)}
+    pairs = find_duplicates({**takes, "medley": np.concatenate(list(takes.values())), "t0 again": takes["t0"]})
+    excerpts = {pair for pair in pairs if pair.relation == "excerpt"}
+    assert {frozenset((pair.a, pair.b)) for pair in excerpts} == {frozenset((name, "medley")) for name in [*takes, "t0 again"]}
+    assert [group.members for group in groups(pairs)] == [("t0", "t0 again")]
+
+
+def test_halves_of_one_recording_without_common_sound_are_no_pair():
+    original = take(1)
+    assert find_duplicates({"first": original[:140], "second": original[150:]}) == []
+
+
+def test_takes_that_share_only_a_part_say_how_much():
+    shared, a, b = take(1)[:100], take(2), take(3)
+    pair = only_pair({"a": np.concatenate([shared, a[:200]]), "b": np.concatenate([shared, b[:200]])})
+    assert pair.relation == "excerpt"
+    assert pair.share == pytest.approx(1 / 3, abs=0.05)
+
+
+def test_many_copies_of_one_sound_stay_one_group():
+    """A key shared by more takes than `NEXT_IN_ROW` is not compared with all of them: the group must hold together anyway."""
+    original = take(1)
+    copies = {f"c{i:02}": flipped(original, 0.03, seed=i) for i in range(40)}
+    (group,) = groups(find_duplicates({**copies, "other": take(2)}))
+    assert group.members == tuple(sorted(copies))
+
+
+def test_groups_are_connected_components_of_duplicates():
+    a, b = take(1), take(2)
+    found = groups(find_duplicates({"a": a, "a2": flipped(a, 0.05), "a3": a[30:], "b": b, "b2": flipped(b, 0.05), "c": take(3)}))
+    assert [group.members for group in found] == [("a", "a2", "a3"), ("b", "b2")]
+    assert all({pair.a, pair.b} <= set(group.members) for group in found for pair in group.pairs)
+    assert groups([]) == []
+
+
+def test_new_takes_are_held_against_the_stored_ones_and_those_are_not_compared_again():
+    a, b = take(1), take(2)
+    takes = {"a": a, "a2": flipped(a, 0.05), "b": b, "b2": flipped(b, 0.05)}
+    assert [(pair.a, pair.b) for pair in find_duplicates(takes, new={"b2"})] == [("b", "b2")]
+    assert find_duplicates(takes, new=set()) == []
+    assert len(find_duplicates(takes)) == 2
+
+
+def test_the_embedding_is_the_second_witness():
+    original = take(1)
+    vectors = {"a": np.array([1.0, 0.0], np.float32), "b": np.array([1.0, 1.0], np.float32)}
+    pair = only_pair({"a": original, "b": flipped(original, 0.02)}, vectors=vectors)
+    assert pair.cosine == pytest.approx(2**-0.5)
+    assert only_pair({"a": original, "b": original}, vectors={"a": vectors["a"]}).cosine is None
+
+
+def test_names_carry_no_meaning_and_order_does_not_matter():
+    takes = [take(1), flipped(take(1), 0.05), take(2), flipped(take(2), 0.05)]
+    for names in itertools.permutations("wxyz"):
+        found = groups(find_duplicates(dict(zip(names, takes, strict=True))))
+        assert {group.members for group in found} == {tuple(sorted(names[:2])), tuple(sorted(names[2:]))}
+
+
+@pytest.mark.parametrize("fingerprints", [{}, {"a": take(1)}, {"a": take(1), "b": np.zeros(0, np.uint64)}])
+def test_nothing_to_compare_is_no_pair(fingerprints):
+    assert find_duplicates(fingerprints) == []
+
+
+def test_silent_takes_are_not_copies_of_each_other():
+    silent = np.zeros(200, np.uint64)
+    assert find_duplicates({"a": silent, "b": silent}) == []
+    assert not tells_enough(silent)
+
+
+def test_files_of_a_folder_are_grouped_and_the_rest_is_listed(tmp_path, signals):
+    beat = signals.drum_beat(100, 12.0, 22_050, chords_hz=((220.0, 277.2, 329.6), (196.0, 246.9, 293.7), (174.6, 220.0, 261.6)))
+    (tmp_path / "deep").mkdir()
+    soundfile.write(tmp_path / "one.wav", beat, 22_050)
+    soundfile.write(tmp_path / "deep" / "zwei.ogg", np.stack([0.5 * beat[11_025:], 0.4 * beat[11_025:]], axis=1), 22_050)
+    soundfile.write(tmp_path / "quiet.flac", np.zeros(22_050 * 8, np.float32), 22_050)
+    (tmp_path / "page.mp3").write_text("<html>no such song</html>")
+    (tmp_path / ".hidden.wav").write_bytes(b"passed over")
+    heard = []
+
+    found = duplicates_of_files([tmp_path, tmp_path / "one.wav"], heard=heard.append)
+
+    json.dumps(found)
+    (group,) = found["groups"]
+    assert group["files"] == [str(tmp_path / "deep" / "zwei.ogg"), str(tmp_path / "one.wav")]
+    assert group["evidence"][0]["offset_s"] == pytest.approx(0.5, abs=0.11)
+    reasons = {entry["file"]: entry["reason"] for entry in found["not_compared"]}
+    assert reasons == {str(tmp_path / "page.mp3"): "not-audio", str(tmp_path / "quiet.flac"): "tells-too-little"}
+    assert len(heard) == 4
+
+
+def test_a_missing_file_is_refused(tmp_path):
+    with pytest.raises(ConfigurationError, match=r"no file or folder .*nowhere"):
+        duplicates_of_files([tmp_path / "nowhere"])
+
+
+def test_labelled_copies_are_found_under_random_names_and_siblings_are_not(dev_data, tmp_path):
+    """Two takes with all their copies, three siblings of one prompt, two excerpts of one recording."""
+    labels = [json.loads(line) for line in (dev_data / "labels.jsonl").read_text().splitlines()]
+    wanted = ("rd_00_trap_flat", "ai_happy_acoustic_", "km_wallpaper")
+    labels = [label for label in labels if label["file"].removeprefix("audio/").startswith(wanted)]
+    rng, source = np.random.default_rng(5), {}
+    for label in labels:
+        name = tmp_path / f"{rng.integers(1 << 60):015x}{label['file'][label['file'].rindex('.') :]}"
+        shutil.copyfile(dev_data / label["file"], name)
+        source[str(name)] = label.get("duplicate_of") or label["file"]
+
+    found = duplicates_of_files([tmp_path])
+
+    together = {pair for group in found["groups"] for pair in itertools.combinations(group["files"], 2)}
+    copies = {pair for pair in itertools.combinations(sorted(source), 2) if source[pair[0]] == source[pair[1]]}
+    assert len(copies) == 63
+    assert together == copies
+    assert found["not_compared"] == []
+
+
+def test_a_downmix_of_opposite_channels_is_still_heard(signals):
+    beat = signals.drum_beat(120, 8.0, 22_050)
+    assert tells_enough(fingerprint_samples(np.stack([beat, -beat], axis=1), 22_050))
