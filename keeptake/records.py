@@ -485,7 +485,7 @@ def _vector_in(fields: Mapping[str, JSON]) -> list[float] | None:
     for index, value in enumerate(vector):
         if type(value) is not float and type(value) is not int:
             raise UnsoundJsonError("invalid", (*path, str(index)), f"expected a number, found {kind_of(value)}")
-    return [value if abs(value) > SMALLEST_REAL else 0.0 for value in vector]
+    return [float(value) if abs(value) > SMALLEST_REAL else 0.0 for value in vector]
 
 
 def _time_in(value: JSON) -> datetime | None:

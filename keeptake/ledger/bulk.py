@@ -4,7 +4,8 @@ Belongs here: the one way in which bulk rows enter any table. Does not: what the
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import chain
 from typing import Any
 
@@ -46,25 +47,37 @@ def upsert(
     first = next(iterator, None)
     if first is None:
         return 0
-    columns = list(first)
-    staged = f"staged_{table.name}"
+    with staged(connection, table, chain((first,), iterator)) as name:
+        return connection.exec_driver_sql(_statement(table, name, list(first), conflict, update, where)).rowcount
+
+
+@contextmanager
+def staged(connection: sa.Connection, table: sa.Table, rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """Copy rows into a temporary table that has the named columns of `table`, and `row_at`, their order from 1.
+
+    Yields
+    ------
+    str
+        Its name; it is gone after the block.
+    """
+    iterator = iter(rows)
+    first = next(iterator)
+    columns, staging = list(first), f"staged_{table.name}"
     driver = connection.connection.driver_connection
     if driver is None:
         raise RuntimeError("the connection is closed")
     with driver.cursor() as cursor:
         kinds = ", ".join(f'"{name}" {_type(table, name)}' for name in columns)
-        cursor.execute(f"CREATE TEMP TABLE {staged} (row_at BIGINT GENERATED ALWAYS AS IDENTITY, {kinds}) ON COMMIT DROP")
+        cursor.execute(f"CREATE TEMP TABLE {staging} (row_at BIGINT GENERATED ALWAYS AS IDENTITY, {kinds}) ON COMMIT DROP")
         names = ", ".join(f'"{name}"' for name in columns)
         is_json = [isinstance(table.c[name].type, JSONB) for name in columns]
-        with cursor.copy(f"COPY {staged} ({names}) FROM STDIN") as copy:
+        with cursor.copy(f"COPY {staging} ({names}) FROM STDIN") as copy:
             for row in chain((first,), iterator):
                 copy.write_row(
                     [_json(row[name]) if json_text else row[name] for name, json_text in zip(columns, is_json, strict=True)]
                 )
-        cursor.execute(_statement(table, staged, columns, conflict, update, where))
-        count: int = cursor.rowcount
-        cursor.execute(f"DROP TABLE {staged}")
-    return count
+        yield staging
+        cursor.execute(f"DROP TABLE {staging}")
 
 
 def _statement(

@@ -1,0 +1,148 @@
+"""A paginated HTTP feed of JSON: followed by its cursor, page by page.
+
+Conventions: a page is an object with items and the cursor of the next page. The cursor that we keep is that of the last page
+read: the next reading brings that page again, with whatever was added to it. Pages that come twice or in another order change
+nothing, for known records are replayed silently.
+
+Belongs here: asking, waiting, asking again. Does not: what an item is called elsewhere (`mapping.py`).
+"""
+
+import hashlib
+import json
+import logging
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urljoin, urlsplit
+
+import httpx2
+
+from keeptake.errors import ConfigurationError, UnavailableError
+from keeptake.json_values import JSON
+from keeptake.sources.config import FeedConfig
+from keeptake.sources.mapping import at_path, renamed
+from keeptake.sources.source import Batch, RawRecord
+
+MAX_PAGE_BYTES = 32 << 20
+ATTEMPTS = 6
+FIRST_WAIT_S = 0.2  # doubled at each further attempt
+MAX_WAIT_S = 10.0
+MAX_VISITS = 3  # of one cursor in one reading: a server that repeats a page is asked again, one that runs in circles is left
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class FeedSource:
+    """A feed, as configured."""
+
+    config: FeedConfig
+
+    @property
+    def name(self) -> str:
+        """Configured name, or the address without what may be secret in it."""
+        parts = urlsplit(self.config.url)
+        return self.config.name or f"{parts.scheme}://{parts.hostname}{f':{parts.port}' if parts.port else ''}{parts.path}"
+
+    @property
+    def audio_root(self) -> Path | None:
+        """None: a feed has no folder of ours."""
+        return None
+
+    def batches(self, cursor: JSON | None) -> Iterator[Batch]:
+        """Read pages until there is no next one.
+
+        Raises
+        ------
+        UnavailableError
+            If a page does not come after `ATTEMPTS`; the pages before it are committed.
+        ConfigurationError
+            If what comes is no page, or we may not have it.
+        """
+        at = cursor.get("cursor") if isinstance(cursor, dict) else None
+        visits: Counter[str] = Counter()
+        with self._client() as client:
+            while True:
+                visits[str(at)] += 1
+                page = self._page(client, at)
+                items, following = self._items(page), at_path(page, self.config.next_cursor)
+                yield Batch(
+                    [RawRecord(None, self._record(item)) for item in items], {"cursor": at, "digest": _digest(items, following)}
+                )
+                if following is None or following == "" or visits[str(following)] >= MAX_VISITS:
+                    return
+                at = following
+
+    def has_news(self, cursor: JSON | None) -> bool:
+        """Whether the page that was read last is another one now."""
+        if not isinstance(cursor, dict):
+            return True
+        with self._client() as client:
+            page = self._page(client, cursor.get("cursor"))
+        return _digest(self._items(page), at_path(page, self.config.next_cursor)) != cursor.get("digest")
+
+    def _client(self) -> httpx2.Client:
+        return httpx2.Client(timeout=self.config.timeout_s, headers=self.config.secret_headers(), follow_redirects=False)
+
+    def _page(self, client: httpx2.Client, cursor: JSON | None) -> JSON:
+        given = {self.config.size_param: self.config.page_size, self.config.cursor_param: cursor}
+        params = {name: value for name, value in given.items() if name and value is not None}
+        wait_s, failure = FIRST_WAIT_S, ""
+        for attempt in range(ATTEMPTS):
+            if attempt:
+                time.sleep(min(wait_s, MAX_WAIT_S))
+                wait_s *= 2
+            try:
+                with client.stream("GET", self.config.url, params=params) as response:
+                    if response.is_success:
+                        return json.loads(_body(response))
+                    failure = f"it answered {response.status_code}"
+                    if response.status_code != 429 and response.status_code < 500:
+                        raise ConfigurationError(
+                            f"the feed {self.name} refuses us: {failure}; correct its url, headers or cursor"
+                        )
+                    wait_s = max(wait_s, _retry_after_s(response))
+            except (httpx2.TransportError, httpx2.DecodingError) as error:
+                failure = type(error).__name__
+            except ValueError:  # half a page
+                failure = "its page is not JSON"
+            _log.info("%s: %s, attempt %d of %d", self.name, failure, attempt + 1, ATTEMPTS)
+        raise UnavailableError(f"the feed {self.name} does not come through ({failure}): what was read is kept, repeat later")
+
+    def _items(self, page: JSON) -> list[JSON]:
+        items = at_path(page, self.config.items)
+        if not isinstance(items, list):
+            raise ConfigurationError(
+                f"the feed {self.name} has no array at {self.config.items!r}; correct `items` in its configuration"
+            )
+        return items
+
+    def _record(self, item: JSON) -> bytes:
+        if isinstance(item, dict):
+            item = renamed(item, self.config.fields, self.config.defaults)
+            url = item.get("audioUrl")
+            if isinstance(url, str) and url and not urlsplit(url).scheme:
+                item["audioUrl"] = urljoin(self.config.url, url)
+        return json.dumps(item, ensure_ascii=True).encode()
+
+
+def _body(response: httpx2.Response) -> bytes:
+    body = bytearray()
+    for piece in response.iter_bytes():
+        body += piece
+        if len(body) > MAX_PAGE_BYTES:
+            raise ConfigurationError(
+                f"a page of the feed has more than {MAX_PAGE_BYTES >> 20} MiB; configure a smaller page_size"
+            )
+    return bytes(body)
+
+
+def _retry_after_s(response: httpx2.Response) -> float:
+    text = response.headers.get("Retry-After", "")
+    return float(text) if text.isdigit() else 0.0
+
+
+def _digest(items: list[JSON], following: JSON | None) -> str:
+    return hashlib.sha256(json.dumps([items, following], sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,132 @@
+"""Which sources are there, and reading them: one by its address, or all that are configured.
+
+Belongs here: from a text, the settings or the feeds file to sources. Does not: a kind of source (a file each), what becomes of
+records (`intake.py`).
+"""
+
+import logging
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from keeptake.errors import ConfigurationError, KeeptakeError, LedgerUnavailableError
+from keeptake.ledger.connection import Ledger
+from keeptake.ledger.generations import cursor_of
+from keeptake.settings import Settings
+from keeptake.sources.config import FeedConfig, SourcesConfig, TableConfig, read_config
+from keeptake.sources.feed import FeedSource
+from keeptake.sources.folder import ManifestSource, folder_sources, incoming_sources
+from keeptake.sources.intake import IntakeReport, take_in
+from keeptake.sources.source import Source
+from keeptake.sources.sql_table import TableSource
+from keeptake.stage import Progress, silent
+
+NEWS_BUDGET_S = 10.0  # of a sensor's tick
+REMOTE_EVERY_S = 30.0  # how often a feed or a table is asked for news
+
+_log = logging.getLogger(__name__)
+_asked_at_s: dict[str, float] = {}
+
+
+def today() -> str:
+    """Capture day that new records belong to, in UTC."""
+    return datetime.now(UTC).date().isoformat()
+
+
+def open_sources(text: str, settings: Settings) -> list[Source]:
+    """Tell what an address means.
+
+    Parameters
+    ----------
+    text : str
+        A folder, a `.jsonl` file, an `http(s)://` feed, a `postgresql://` address (its table after `#`, default
+        `TrainingMetadata`), or the name of an entry of the feeds file.
+
+    Raises
+    ------
+    ConfigurationError
+        If it is none of these.
+    """
+    configured = _configured(settings)
+    for source in configured:
+        if source.name == text:
+            return [source]
+    scheme = urlsplit(text).scheme if "://" in text else ""
+    if scheme in ("http", "https"):
+        return [FeedSource(FeedConfig(url=text))]
+    if scheme.startswith("postgres"):
+        address, _, table = text.partition("#")
+        return [TableSource(TableConfig(url=address, table=table or "TrainingMetadata"))]
+    path = Path(text)
+    if path.is_dir():
+        return folder_sources(path)
+    if path.is_file() and path.suffix == ".jsonl":
+        return [ManifestSource(path.resolve())]
+    raise ConfigurationError(
+        f"{text!r} is no source: expected a folder, a .jsonl file, an http(s):// feed, a postgresql:// address "
+        "or a name from KEEPTAKE_FEEDS_FILE"
+    )
+
+
+def import_source(text: str, ledger: Ledger, settings: Settings, *, progress: Progress = silent) -> IntakeReport:
+    """Read one source. Files are read from their top, which replays what is known; feeds and tables from their cursor.
+
+    Raises
+    ------
+    ConfigurationError
+        If there is no such source.
+    UnavailableError
+        If it breaks off; what came before is kept.
+    """
+    report = IntakeReport()
+    for source in open_sources(text, settings):
+        report.add(take_in(source, ledger, is_resuming=source.audio_root is None, progress=progress))
+    return report
+
+
+def pull_sources(ledger: Ledger, settings: Settings, *, progress: Progress = silent) -> IntakeReport:
+    """Read on in the incoming folder and in all configured feeds and tables; one that fails keeps no other from being read."""
+    report = IntakeReport()
+    for source in (*incoming_sources(settings.incoming_location), *_configured(settings)):
+        try:
+            report.add(take_in(source, ledger, progress=progress))
+        except LedgerUnavailableError:
+            raise
+        except KeeptakeError as failure:
+            _log.warning("source %s: %s", source.name, failure)
+            report.failed[source.name] = str(failure)
+    return report
+
+
+def has_news(ledger: Ledger, settings: Settings) -> bool:
+    """Whether reading on would bring something; a source that cannot be asked has none."""
+    until_s = time.monotonic() + NEWS_BUDGET_S
+    local = incoming_sources(settings.incoming_location)
+    return any(_has_news(source, ledger) for source in (*local, *_due(_configured(settings))) if time.monotonic() < until_s)
+
+
+def _has_news(source: Source, ledger: Ledger) -> bool:
+    with ledger.begin() as connection:
+        cursor = cursor_of(connection, source.name)
+    try:
+        return source.has_news(cursor)
+    except LedgerUnavailableError:
+        raise
+    except KeeptakeError as failure:
+        _log.warning("source %s: %s", source.name, failure)
+        return False
+
+
+def _due(sources: Sequence[Source]) -> list[Source]:
+    """Sources of other machines that were not asked for a while."""
+    now_s = time.monotonic()
+    due = [source for source in sources if now_s - _asked_at_s.get(source.name, -REMOTE_EVERY_S) >= REMOTE_EVERY_S]
+    _asked_at_s.update((source.name, now_s) for source in due)
+    return due
+
+
+def _configured(settings: Settings) -> list[Source]:
+    config = read_config(settings.feeds_file) if settings.feeds_file else SourcesConfig()
+    return [*map(FeedSource, config.feed), *map(TableSource, config.table)]
