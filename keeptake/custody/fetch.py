@@ -135,7 +135,11 @@ async def _fetch_all(
         async with hosts[_host_of(request.audio_url)]:
             await room.acquire()
             spool = Spool()
-            refusal, tries = await _try(request, spool, client, policy, turns)
+            try:
+                refusal, tries = await _try(request, spool, client, policy, turns)
+            except BaseException:
+                spool.close()
+                raise
             arrived.put(Fetched(request, spool, refusal, tries))
 
     async with _client(policy) as client, asyncio.TaskGroup() as group:
