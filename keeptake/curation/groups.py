@@ -20,6 +20,12 @@ from scipy.sparse.csgraph import connected_components
 NO_SPLIT = 0
 
 
+def prompt_key(prompt: pl.Expr) -> pl.Expr:
+    """Normalise a prompt, so that equal wishes read equal whoever typed them: letters and digits in lower case, one space between."""
+    words = prompt.str.normalize("NFKC").str.to_lowercase().str.replace_all(r"[^\p{L}\p{N}#]+", " ").str.strip_chars()
+    return pl.when(words != "").then(words)
+
+
 def components(takes: pl.DataFrame, pairs: pl.DataFrame, hubs: Sequence[str]) -> np.ndarray:
     """Number the connected components of takes.
 

@@ -109,7 +109,11 @@ def rules(policy: Policy) -> list[Rule]:
             ~consent.fill_null(select.consent == "not-refused"),
             pl.lit(f"the policy asks for consent that is {select.consent}"),
         ),
-        Rule("not-decoded", pl.col("audio_sha256").is_null(), pl.format("audio: {}", pl.col("audio_reason").fill_null("not here yet"))),
+        Rule(
+            "not-decoded",
+            pl.col("audio_sha256").is_null(),
+            pl.format("audio: {}", pl.col("audio_reason").fill_null("not here yet")),
+        ),
         Rule("not-heard", ~pl.col("is_heard").fill_null(False) | duration.is_null(), pl.lit("no analysis yet")),
         Rule("provider", ~allowed | pl.col("provider").is_in(list(select.blocked_providers)), pl.format("{}", "provider")),
         Rule("licence", ~licensed, pl.format("no licence is stated for {}", "provider")),
@@ -210,7 +214,9 @@ def _without_duplicates(takes: pl.DataFrame, pairs: pl.DataFrame) -> pl.DataFram
 
 
 def _by_preference(takes: pl.DataFrame, policy: Policy) -> pl.DataFrame:
-    praised = pl.col("liked").fill_null(False) | pl.col("used").fill_null(False) | (pl.col("rating") >= GOOD_RATING).fill_null(False)
+    praised = (
+        pl.col("liked").fill_null(False) | pl.col("used").fill_null(False) | (pl.col("rating") >= GOOD_RATING).fill_null(False)
+    )
     praised = praised if policy.balance.is_feedback_first else pl.lit(False)
     return takes.sort(
         pl.col("is_kept_first"), praised, "score", "file_id", descending=[True, True, True, False], maintain_order=True

@@ -78,7 +78,9 @@ def assign(takes: pl.DataFrame, pairs: pl.DataFrame, previous: pl.DataFrame, sha
         pl.Series("label", labels), pl.Series("refused", refused), group_id=nodes["file_id"].gather(anchors(labels))
     )
     held = nodes.filter((pl.col("fixed") != NO_SPLIT) & ~pl.col("refused")).group_by("label").agg(pl.col("fixed").first())
-    named = held.select("label", held_split=pl.col("fixed").replace_strict({c: s for s, c in CODE.items()}, return_dtype=pl.String))
+    named = held.select(
+        "label", held_split=pl.col("fixed").replace_strict({c: s for s, c in CODE.items()}, return_dtype=pl.String)
+    )
     nodes = nodes.filter(pl.col("is_take")).join(named, on="label", how="left", maintain_order="left")
     reason = pl.when(~pl.col("refused")).then(None)
     leaks, bridges = pl.lit(LeftOutReason.LEAKS_INTO_TEST.value), pl.lit(LeftOutReason.BRIDGES_SPLITS.value)

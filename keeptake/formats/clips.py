@@ -1,0 +1,90 @@
+"""Published audio: a clip of a take as FLAC at the rate and channels that trainers want.
+
+Conventions: samples are float32, shape (n, channels); files are 16-bit FLAC, written aside and renamed, so that a file that is
+there is whole. Loudness stays as it was unless the policy asks; peaks that mixing or resampling raised are brought below full
+scale. Belongs here: bytes of a take to files of its clips. Does not: where to cut (`keeptake/curation/segments.py`).
+"""
+
+import io
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import soundfile
+import soxr
+
+from keeptake.custody.decode import decode
+
+CLIPS_VERSION = "1"
+MAX_PEAK = 0.999
+MIN_PEAK = 10 ** (-60 / 20)  # stable-audio-tools skips what is quieter, and recurses without end where all of a set is
+BITS = "PCM_16"
+
+ReadAudio = Callable[[str], bytes]
+
+
+class ClipWanted(NamedTuple):
+    """A clip to be written: where it lies in its take, and where its file goes."""
+
+    id: str
+    path: Path
+    start_s: float
+    end_s: float
+    gain_db: float
+    master_path: Path | None
+
+
+class ClipWritten(NamedTuple):
+    """A clip's file: its length in samples at the published rate, and its peak before 16 bits, in [0, 1]."""
+
+    id: str
+    frames: int
+    peak: float
+
+
+def write_clips(audio: bytes, wanted: Sequence[ClipWanted], sample_rate_hz: int) -> list[ClipWritten]:
+    """Decode a take once and write its clips; a clip quieter than `MIN_PEAK` is measured, and not written.
+
+    Raises
+    ------
+    AudioRefusedError
+        If the bytes do not decode.
+    OSError
+        If a file cannot be written.
+    """
+    samples, own_rate_hz = decode(audio)
+    written = []
+    for clip in wanted:
+        part = samples[round(clip.start_s * own_rate_hz) : round(clip.end_s * own_rate_hz)]
+        mono = limited(to_rate(part.mean(axis=1, dtype=np.float32), own_rate_hz, sample_rate_hz), gain_db=clip.gain_db)
+        peak = float(np.abs(mono).max(initial=0.0))
+        if peak >= MIN_PEAK:
+            _write_flac(clip.path, mono, sample_rate_hz)
+            if clip.master_path is not None:
+                _write_flac(clip.master_path, limited(part, gain_db=clip.gain_db), own_rate_hz)
+        written.append(ClipWritten(clip.id, mono.shape[0], peak))
+    return written
+
+
+def to_rate(mono: np.ndarray, own_rate_hz: int, sample_rate_hz: int) -> np.ndarray:
+    """Resample mono audio with soxr's high quality; the length is exact to one sample."""
+    if own_rate_hz == sample_rate_hz:
+        return mono
+    resampled: np.ndarray = soxr.resample(mono, own_rate_hz, sample_rate_hz)
+    return resampled
+
+
+def limited(samples: np.ndarray, *, gain_db: float = 0.0) -> np.ndarray:
+    """Apply a gain, and scale the whole where a sample would exceed full scale: nothing is clipped, nothing else changed."""
+    louder = samples * np.float32(10 ** (gain_db / 20)) if gain_db else samples
+    peak = float(np.abs(louder).max(initial=0.0))
+    return louder * np.float32(MAX_PEAK / peak) if peak > MAX_PEAK else louder
+
+
+def _write_flac(path: Path, samples: np.ndarray, sample_rate_hz: int) -> None:
+    encoded = io.BytesIO()
+    soundfile.write(encoded, samples, sample_rate_hz, format="FLAC", subtype=BITS)
+    partial = path.with_suffix(".partial")
+    partial.write_bytes(encoded.getbuffer())
+    partial.replace(path)

@@ -1,0 +1,240 @@
+"""Pictures of a dataset, as PNG: for its card and for the graph's UI.
+
+Conventions: each function takes plain sequences (None where a value is unknown) and returns PNG bytes; matplotlib is imported when
+the first picture is drawn, draws without a display, and writes equal bytes for equal values. One colour means takes, one accent
+means what was left out; labels name quantity and unit, bars carry their counts.
+
+Belongs here: drawing. Does not: what is counted (the callers'), pictures of single takes (`keeptake/audio/plot.py`).
+"""
+
+import io
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Number = float | int | None
+
+INK, GRID, TAKES, ACCENT, QUIET = "#1f2933", "#d9dee4", "#2a7f9e", "#d9653b", "#a8b4bf"
+SPLIT_COLOURS = {"train": TAKES, "valid": "#e0a93b", "test": ACCENT}
+DPI = 130
+MOST_BARS = 12
+FIFTHS = ("C", "G", "D", "A", "E", "B", "F#", "Db", "Ab", "Eb", "Bb", "F")
+_ENHARMONIC = {"C#": "Db", "D#": "Eb", "Gb": "F#", "G#": "Ab", "A#": "Bb", "Cb": "B", "E#": "F", "Fb": "E", "B#": "C"}
+
+
+def score_histogram(scores: Sequence[Number], *, threshold: float | None = None, kept: Sequence[Number] | None = None) -> bytes:
+    """Draw how scores are distributed; with `kept`, those of the chosen takes in front of all.
+
+    Parameters
+    ----------
+    scores : sequence of float in [0, 1] or None
+        Of all takes.
+    threshold : float, optional
+        Score that a policy asks for, drawn as a line.
+    kept : sequence of float, optional
+        Of the takes that were chosen.
+    """
+    return score_bars(binned(scores), threshold=threshold, kept=None if kept is None else binned(kept))
+
+
+def binned(scores: Sequence[Number], bins: int = 20) -> list[int]:
+    """Count scores in equal bins of [0, 1]."""
+    return [int(count) for count in np.histogram(_known(scores), bins=bins, range=(0.0, 1.0))[0]]
+
+
+def score_bars(counts: Sequence[int], *, threshold: float | None = None, kept: Sequence[int] | None = None) -> bytes:
+    """Draw a histogram of scores that was counted before."""
+
+    def draw(axes: "Axes") -> None:
+        edges = np.arange(len(counts)) / len(counts)
+        width = 1 / len(counts)
+        front = kept if kept is not None else counts
+        if kept is not None:
+            axes.bar(edges, counts, width, align="edge", color=QUIET, label="all scored takes", edgecolor="white", linewidth=0.6)
+        label = "in the dataset" if kept is not None else None
+        axes.bar(edges, front, width, align="edge", color=TAKES, label=label, edgecolor="white", linewidth=0.6)
+        if threshold is not None:
+            axes.axvline(threshold, color=ACCENT, linewidth=1.6, label=f"asked: {threshold:g}")
+        axes.set(xlim=(0, 1), xlabel="quality score", ylabel="takes")
+        if kept is not None or threshold is not None:
+            axes.legend(frameon=False, fontsize=8)
+
+    return _picture(draw, title="Quality score")
+
+
+def tempo_histogram(tempi_bpm: Sequence[Number]) -> bytes:
+    """Draw how tempi are distributed."""
+
+    def draw(axes: "Axes") -> None:
+        axes.hist(_known(tempi_bpm), bins=np.arange(40, 224, 4), color=TAKES, edgecolor="white", linewidth=0.6)
+        axes.set(xlim=(40, 220), xlabel="tempo (BPM)", ylabel="takes")
+
+    return _picture(draw, title="Tempo")
+
+
+def duration_histogram(durations_s: Sequence[Number]) -> bytes:
+    """Draw how long clips are."""
+
+    def draw(axes: "Axes") -> None:
+        known = _known(durations_s)
+        top = max(30.0, float(known.max(initial=0.0)))
+        axes.hist(known, bins=np.linspace(0, top, 31), color=TAKES, edgecolor="white", linewidth=0.6)
+        axes.set(xlim=(0, top), xlabel="duration (s)", ylabel="clips")
+
+    hours = float(_known(durations_s).sum()) / 3600
+    return _picture(draw, title=f"Duration: {hours:.1f} hours in all" if hours >= 1 else f"Duration: {hours * 60:.0f} minutes in all")
+
+
+def adherence_histogram(adherence: Sequence[Number]) -> bytes:
+    """Draw how far takes follow their prompts."""
+
+    def draw(axes: "Axes") -> None:
+        axes.hist(_known(adherence), bins=np.linspace(0, 1, 21), color=TAKES, edgecolor="white", linewidth=0.6)
+        axes.set(xlim=(0, 1), xlabel="agreement of prompt and audio", ylabel="takes")
+
+    unknown = len(adherence) - _known(adherence).size
+    return _picture(draw, title="Prompt adherence" + (f" ({unknown:,} could not be judged)" if unknown else ""))
+
+
+def category_bars(counts: Mapping[str, int], *, title: str, colour: str = TAKES) -> bytes:
+    """Draw counts by name, the commonest on top, what is rare added up."""
+    ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    shown = ranked[:MOST_BARS] + ([("others", sum(count for _, count in ranked[MOST_BARS:]))] if len(ranked) > MOST_BARS else [])
+
+    def draw(axes: "Axes") -> None:
+        names, values = [name for name, _ in shown], [count for _, count in shown]
+        bars = axes.barh(names, values, color=colour, height=0.72)
+        axes.bar_label(bars, [f"{value:,}" for value in values], padding=4, color=INK, fontsize=8)
+        axes.invert_yaxis()
+        axes.margins(x=0.14)
+        axes.grid(False)
+        axes.tick_params(length=0)
+        axes.xaxis.set_visible(False)
+        axes.spines["bottom"].set_visible(False)
+
+    return _picture(draw, title=title, height_in=max(1.6, 0.6 + 0.3 * len(shown)))
+
+
+def genre_bars(genres: Sequence[str | None]) -> bytes:
+    """Draw takes by genre."""
+    return category_bars(Counter(genre or "unknown" for genre in genres), title="Genre")
+
+
+def provider_bars(providers: Sequence[str]) -> bytes:
+    """Draw takes by provider."""
+    return category_bars(Counter(providers), title="Provider")
+
+
+def left_out_bars(reasons: Mapping[str, int]) -> bytes:
+    """Draw what was left out, by the first rule that failed."""
+    return category_bars(reasons, title="Left out, by the first rule that failed", colour=ACCENT)
+
+
+def split_bar(rows: Mapping[str, int]) -> bytes:
+    """Draw the splits as one bar of shares."""
+
+    def draw(axes: "Axes") -> None:
+        whole, start = max(1, sum(rows.values())), 0.0
+        for split, colour in SPLIT_COLOURS.items():
+            share = rows.get(split, 0) / whole
+            axes.barh(0, share, left=start, color=colour, height=0.5, label=f"{split}: {rows.get(split, 0):,} ({share:.0%})")
+            start += share
+        axes.set(xlim=(0, 1), ylim=(-0.3, 0.9))
+        axes.legend(frameon=False, ncols=3, loc="upper left", fontsize=9, borderaxespad=0, handlelength=1, columnspacing=2)
+        axes.axis("off")
+
+    return _picture(draw, title="Splits", height_in=1.4)
+
+
+def genre_by_tempo(genres: Sequence[str | None], tempi_bpm: Sequence[Number]) -> bytes:
+    """Draw how many takes there are of each genre at each tempo."""
+    known = [(genre or "unknown", tempo) for genre, tempo in zip(genres, tempi_bpm, strict=True) if tempo is not None]
+    names = [name for name, _ in sorted(Counter(name for name, _ in known).items(), key=lambda item: (-item[1], item[0]))]
+    names = names[:MOST_BARS]
+    edges = np.arange(50, 211, 10)
+    counts = np.zeros((max(1, len(names)), len(edges) - 1))
+    for name, tempo in known:
+        if name in names:
+            counts[names.index(name), int(np.clip((tempo - edges[0]) // 10, 0, counts.shape[1] - 1))] += 1
+
+    def draw(axes: "Axes") -> None:
+        axes.pcolormesh(edges, np.arange(len(counts) + 1), counts, cmap="YlGnBu", edgecolors="white", linewidth=1.2)
+        for (at, column), count in np.ndenumerate(counts):
+            if count:
+                dark = count > 0.6 * counts.max()
+                axes.text(edges[column] + 5, at + 0.5, f"{count:.0f}", ha="center", va="center", fontsize=7, color="white" if dark else INK)
+        axes.set_yticks(np.arange(len(names)) + 0.5, names)
+        axes.set_xticks(edges[::2])
+        axes.invert_yaxis()
+        axes.grid(False)
+        axes.tick_params(length=0)
+        axes.set_xlabel("tempo (BPM)")
+
+    return _picture(draw, title="Genre × tempo", height_in=max(1.8, 1.0 + 0.3 * len(counts)))
+
+
+def key_wheel(keys: Sequence[str | None]) -> bytes:
+    """Draw keys round the circle of fifths: major outside, the relative minor inside."""
+    counts: Counter[tuple[str, bool]] = Counter()
+    for key in keys:
+        if key:
+            tonic, _, mode = key.partition(" ")
+            tonic = tonic[:1].upper() + tonic[1:].replace("♯", "#").replace("♭", "b")
+            counts[_ENHARMONIC.get(tonic, tonic), mode.lower().startswith("min")] += 1
+
+    def draw(axes: "Axes") -> None:
+        most = max([1, *counts.values()])
+        angles = np.arange(12) * np.pi / 6
+        axes.set_theta_zero_location("N")  # type: ignore[attr-defined]  # a polar axes, which the stubs do not tell apart
+        axes.set_theta_direction(-1)  # type: ignore[attr-defined]
+        for place, tonic in enumerate(FIFTHS):
+            relative = FIFTHS[(place + 3) % 12]
+            for minor, name, base in ((False, tonic, 1.15), (True, relative, 0.35)):
+                count = counts[name, minor]
+                shade = 0.12 + 0.88 * count / most if count else 0.0
+                axes.bar(angles[place], 0.75, 0.5, bottom=base, color=ACCENT if minor else TAKES, alpha=shade, edgecolor="none")
+                axes.bar(angles[place], 0.75, 0.5, bottom=base, fill=False, edgecolor=GRID, linewidth=0.8)
+                bright = "white" if shade > 0.55 else INK
+                text = f"{name}{'m' if minor else ''}\n{count}" if count else f"{name}{'m' if minor else ''}"
+                axes.text(angles[place], base + 0.38, text, ha="center", va="center", fontsize=7.5, color=bright)
+        axes.set_ylim(0, 1.95)
+        axes.axis("off")
+
+    unknown = sum(1 for key in keys if not key)
+    title = "Key" + (f" ({unknown:,} unknown)" if unknown else "")
+    return _picture(draw, title=title, width_in=4.6, height_in=4.8, polar=True)
+
+
+def _known(values: Sequence[Number]) -> np.ndarray:
+    return np.array([value for value in values if value is not None and np.isfinite(value)], dtype=float)
+
+
+def _picture(
+    draw: Callable[["Axes"], None], *, title: str, width_in: float = 6.4, height_in: float = 3.0, polar: bool = False
+) -> bytes:
+    """Make a figure without pyplot, which keeps state and a display, and return it as PNG."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width_in, height_in), dpi=DPI, layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    axes: Any = figure.add_subplot(projection="polar" if polar else None)
+    axes.set_title(title, loc="center" if polar else "left", color=INK, fontsize=11, fontweight="bold", pad=10)
+    if not polar:
+        axes.spines[["top", "right", "left"]].set_visible(False)
+        axes.spines["bottom"].set_color(QUIET)
+        axes.grid(axis="y", color=GRID, linewidth=0.7)
+        axes.set_axisbelow(True)
+        axes.tick_params(colors=INK, labelsize=8, length=0)
+        axes.yaxis.get_major_locator().set_params(integer=True)
+    draw(axes)
+    axes.xaxis.label.set_color(INK)
+    axes.yaxis.label.set_color(INK)
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png", metadata={"Software": None})
+    return drawn.getvalue()
