@@ -64,3 +64,27 @@ def drum_beat(
             out[at : at + kept.size] += kept
     out = out[: round(duration_s * sample_rate_hz)]
     return (0.7 * out / np.abs(out).max()).astype(np.float32)
+
+
+TRIADS = {  # semitones above the tonic of the chords I IV V I, and of i iv V i with the minor's raised leading tone
+    "major": ((0, 4, 7), (5, 9, 12), (7, 11, 14), (0, 4, 7)),
+    "minor": ((0, 3, 7), (5, 8, 12), (7, 11, 14), (0, 3, 7)),
+}
+
+
+def cadence(
+    tonic: int, mode: str, duration_s: float, sample_rate_hz: int, *, tuning_cents: float = 0.0, chord_s: float = 1.0
+) -> np.ndarray:
+    """Full cadences in a key: decaying chords of five harmonics, the root an octave below; `tonic` counts semitones from C4."""
+    t = time_s(chord_s, sample_rate_hz)
+    out = np.zeros(round(duration_s * sample_rate_hz) + t.size)
+    for number in range(int(np.ceil(duration_s / chord_s))):
+        chord = TRIADS[mode][number % 4]
+        sound = np.zeros(t.size)
+        for semitones in (chord[0] - 12, *chord):
+            hz = 440 * 2 ** ((tonic + semitones - 9 + tuning_cents / 100) / 12)
+            sound += sum(np.sin(2 * np.pi * hz * k * t) / k**1.5 for k in range(1, 6))
+        at = round(number * chord_s * sample_rate_hz)
+        out[at : at + t.size] += sound * np.exp(-t / 0.6) * np.minimum(1, t / 0.005)
+    out = out[: round(duration_s * sample_rate_hz)]
+    return (0.6 * out / np.abs(out).max()).astype(np.float32)

@@ -17,7 +17,7 @@ References
 import math
 
 import numpy as np
-from scipy.signal import sosfilt
+from scipy.signal import firwin, sosfilt
 
 SHORTEST_S = 0.4  # one gating block
 STEP_S = 0.1  # gating blocks of 400 ms overlap by 75 %: they are sums of four steps
@@ -32,7 +32,7 @@ OFFSET_LU = -0.691
 CHANNEL_WEIGHTS = {5: (1.0, 1.0, 1.0, 1.41, 1.41), 6: (1.0, 1.0, 1.0, 0.0, 1.41, 1.41)}
 
 OVERSAMPLING = 8
-PEAK_TAPS = 32
+PEAK_TAPS = 22
 PEAK_CANDIDATES = 4096
 CANDIDATE_SHARE = 0.5  # a peak between samples lies beside samples of at least half the highest one, in all audio met so far
 
@@ -108,8 +108,8 @@ class TruePeakMeter:
     """Finds the highest point of the curve between the samples.
 
     Oversampling everything is the dearest part of a loudness meter. The curve's highest point lies beside one of the highest
-    samples, so only the surroundings of the most promising samples are interpolated: `PEAK_CANDIDATES` a block, ranked by the
-    vertex of the parabola through each local maximum.
+    samples, so only the surroundings of the most promising local maxima are interpolated: `PEAK_CANDIDATES` a block, ranked by
+    what a cubic through four samples makes of the points halfway to their neighbours.
     """
 
     def __init__(self) -> None:
@@ -137,27 +137,31 @@ class TruePeakMeter:
         self.sample_peak = max(self.sample_peak, float(height.max()))
         floor = max(CANDIDATE_SHARE * self.sample_peak, np.finfo(np.float32).tiny)
         at = np.flatnonzero(height[PEAK_TAPS // 2 : samples.size - PEAK_TAPS // 2] >= floor) + PEAK_TAPS // 2
-        here, left, right = height[at], height[at - 1], height[at + 1]
-        is_top = (here >= left) & (here >= right)
-        at, here, left, right = at[is_top], here[is_top], left[is_top], right[is_top]
+        at = at[(height[at] >= height[at - 1]) & (height[at] >= height[at + 1])]
         if at.size > PEAK_CANDIDATES:
-            bend = 2 * here - left - right
-            vertex = here + (right - left) ** 2 / (8 * np.maximum(bend, 1e-3 * here))
-            at = at[np.argpartition(vertex, -PEAK_CANDIDATES)[-PEAK_CANDIDATES:]]
+            promise = np.maximum(_midway(samples, at - 1), _midway(samples, at))
+            at = at[np.argpartition(promise, -PEAK_CANDIDATES)[-PEAK_CANDIDATES:]]
         if at.size:
             around = samples[at[:, None] + np.arange(-PEAK_TAPS // 2, PEAK_TAPS // 2)]
             self._true_peak = max(self._true_peak, float(np.abs(around @ _INTERPOLATOR).max()))
 
 
+def _midway(samples: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """Magnitude of the cubic through four samples, halfway between the second (`at`) and the third."""
+    outer, inner = samples[at - 1] + samples[at + 2], samples[at] + samples[at + 1]
+    middle: np.ndarray = np.abs(9 * inner - outer) / 16
+    return middle
+
+
 def _interpolator() -> np.ndarray:
-    """Windowed-sinc weights for the points up to one sample on either side of a sample, shape (taps, points)."""
-    taps = np.arange(-PEAK_TAPS // 2, PEAK_TAPS // 2)
-    points = np.arange(-OVERSAMPLING + 1, OVERSAMPLING) / OVERSAMPLING
-    offsets = taps[:, None] - points[None, :]
-    window = np.i0(8 * np.sqrt(np.maximum(0, 1 - (2 * offsets / PEAK_TAPS) ** 2)))
-    weights = np.sinc(offsets) * window
-    result: np.ndarray = (weights / weights.sum(axis=0)).astype(np.float32)
-    return result
+    """Weights of scipy's `resample_poly` for the points up to one sample on either side of a sample, shape (taps, points)."""
+    reach = PEAK_TAPS // 2 - 1
+    kernel = OVERSAMPLING * firwin(2 * reach * OVERSAMPLING + 1, 1 / OVERSAMPLING, window=("kaiser", 5.0))
+    points = np.arange(-OVERSAMPLING + 1, OVERSAMPLING)
+    place = reach * OVERSAMPLING + points[None, :] - OVERSAMPLING * np.arange(-PEAK_TAPS // 2, PEAK_TAPS // 2)[:, None]
+    is_inside = (place >= 0) & (place < kernel.size)
+    weights: np.ndarray = np.where(is_inside, kernel[np.where(is_inside, place, 0)], 0).astype(np.float32)
+    return weights
 
 
 _INTERPOLATOR = _interpolator()

@@ -1,0 +1,120 @@
+"""The shared view of a clip: librosa's transforms, whatever blocks the samples came in."""
+
+import resource
+import subprocess
+import sys
+
+import librosa
+import numpy as np
+import pytest
+
+from keeptake.audio.frontend import (
+    LONG_FFT,
+    LONG_HOP,
+    SAMPLE_RATE_HZ,
+    SHORT_FFT,
+    SHORT_HOP,
+    MonoTake,
+    even_blocks,
+    listen,
+    mono_mix,
+)
+from keeptake.errors import AudioReason, AudioRefusedError, InvalidAudioError
+
+
+def cut(samples, sizes):
+    """Blocks of the given sizes over and over, until the samples end."""
+    at, blocks = 0, []
+    while at < len(samples):
+        size = sizes[len(blocks) % len(sizes)]
+        blocks.append(samples[at : at + size])
+        at += size
+    return blocks
+
+
+def mono_of(blocks, rate_hz):
+    take = MonoTake(rate_hz)
+    for block in even_blocks(blocks, rate_hz):
+        take.add(mono_mix(block))
+    return take.samples()
+
+
+@pytest.mark.parametrize("sizes", [[441_000], [1], [7919], [100_000, 3, 50_001]], ids=["even", "single", "odd", "mixed"])
+def test_blocks_do_not_change_what_is_heard(signals, sizes):
+    """Decoders hand out samples in blocks of their own length; an analysis once differed between soundfile and PyAV by that."""
+    seconds = 0.3 if sizes == [1] else 23.0
+    samples = np.stack([signals.white_noise(seconds, 44_100, seed=seed) for seed in (1, 2)], axis=1)
+    whole = mono_of([samples], 44_100)
+    assert np.array_equal(mono_of(cut(samples, sizes), 44_100), whole)
+    assert whole.size == pytest.approx(seconds * SAMPLE_RATE_HZ, abs=2)
+
+
+@pytest.mark.parametrize("rate_hz", [8000, 11_025, 22_050, 32_000, 44_100, 48_000, 96_000])
+def test_mono_keeps_pitch_and_length_at_every_rate(signals, rate_hz):
+    mono = mono_of([signals.sine(1000, 2.0, rate_hz)], rate_hz)
+    spectrum = np.abs(np.fft.rfft(mono * np.hanning(mono.size)))
+    assert mono.dtype == np.float32
+    assert mono.size / SAMPLE_RATE_HZ == pytest.approx(2.0, abs=1e-3)
+    assert np.argmax(spectrum) * SAMPLE_RATE_HZ / mono.size == pytest.approx(1000, abs=1)
+    assert np.abs(mono[1000:-1000]).max() == pytest.approx(0.5, rel=0.01)
+
+
+def test_transforms_are_those_of_librosa(signals):
+    mono = signals.cadence(2, "minor", 5.0, SAMPLE_RATE_HZ) + signals.white_noise(5.0, SAMPLE_RATE_HZ, amplitude=0.01)
+    heard = listen(mono)
+    short = np.abs(librosa.stft(mono, n_fft=SHORT_FFT, hop_length=SHORT_HOP, pad_mode="constant")).T
+    mel = librosa.feature.melspectrogram(y=mono, sr=SAMPLE_RATE_HZ, n_fft=SHORT_FFT, hop_length=SHORT_HOP, pad_mode="constant").T
+    long = np.abs(librosa.stft(mono, n_fft=LONG_FFT, hop_length=LONG_HOP, pad_mode="constant")).T
+    np.testing.assert_allclose(heard.short, short, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(heard.mel, mel, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(heard.long, long, rtol=1e-3, atol=1e-3)
+
+
+def test_antiphase_is_heard_through_one_channel(signals):
+    left = signals.sine(440, 1.0, 44_100)
+    assert np.array_equal(mono_mix(np.stack([left, -left], axis=1)), left)
+
+
+def test_one_silent_channel_is_averaged_like_any_other(signals):
+    left = signals.sine(440, 1.0, 44_100)
+    mix = mono_mix(np.stack([left, np.zeros_like(left)], axis=1))
+    np.testing.assert_allclose(mix, left / 2, atol=1e-7)
+
+
+def test_samples_that_are_no_numbers_are_refused():
+    samples = np.zeros((1000, 2), np.float32)
+    samples[500, 1] = np.nan
+    with pytest.raises(AudioRefusedError) as refusal:
+        list(even_blocks([samples], 44_100))
+    assert refusal.value.reason == AudioReason.NON_FINITE_SAMPLES
+
+
+def test_blocks_of_another_number_of_channels_are_refused():
+    with pytest.raises(InvalidAudioError, match="from 2 to 1"):
+        list(even_blocks([np.zeros((10, 2)), np.zeros((10, 1))], 44_100))
+
+
+def test_empty_audio_has_one_frame_and_is_silent():
+    heard = listen(np.zeros(0, np.float32))
+    assert (heard.duration_s, heard.is_silent, len(heard.short)) == (0.0, True, 1)
+
+
+TEN_MINUTES = """
+import resource, sys
+import numpy as np
+from keeptake.audio.analyze import analyze
+
+noise = np.random.default_rng(0).uniform(-0.3, 0.3, (441_000, 2)).astype(np.float32)
+analyze(iter([noise]), 44_100)
+before_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+analyze((noise.copy() for _ in range(60)), 44_100)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kb)
+"""
+
+
+def test_ten_minutes_add_at_most_400_megabytes():
+    """The prototype decoded whole files and took 580 MB for ten minutes of stereo."""
+    script = [sys.executable, "-c", TEN_MINUTES]
+    added_kb = int(subprocess.run(script, check=True, capture_output=True, text=True).stdout)
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss > added_kb  # the child's peak was seen, so the figure is one
+    assert added_kb / 1024 < 400

@@ -1,0 +1,74 @@
+"""Keys of synthesised cadences, and no key where there is none."""
+
+import numpy as np
+import pytest
+
+from keeptake.audio.frontend import SAMPLE_RATE_HZ, listen
+from keeptake.audio.tonal import KEYS, PITCH_CLASSES, PROFILES, chromagram, find_key, spectral_peaks, tonality, tuning
+
+
+def heard_key(mono):
+    values, reason, _ = tonality(listen(mono).long)
+    return reason if values is None else values["key"]
+
+
+@pytest.mark.parametrize("mode", ["major", "minor"])
+@pytest.mark.parametrize("tonic", range(12))
+def test_every_key_is_named(signals, tonic, mode):
+    assert heard_key(signals.cadence(tonic, mode, 8.0, SAMPLE_RATE_HZ)) == f"{PITCH_CLASSES[tonic]} {mode}"
+
+
+@pytest.mark.parametrize("tuning_cents", [-40.0, -15.0, 20.0, 45.0])
+def test_key_survives_another_tuning(signals, tuning_cents):
+    mono = signals.cadence(9, "minor", 8.0, SAMPLE_RATE_HZ, tuning_cents=tuning_cents)
+    values, _, _ = tonality(listen(mono).long)
+    assert values["key"] == "A minor"
+    assert values["tuning_cents"] == pytest.approx(tuning_cents, abs=5)
+
+
+def test_control_without_the_tuning_the_chroma_smears(signals):
+    peaks = spectral_peaks(listen(signals.cadence(9, "minor", 8.0, SAMPLE_RATE_HZ, tuning_cents=45.0)).long)
+    cents, _ = tuning(peaks)
+    tuned, untuned = (chromagram(peaks, tuning_cents=given).sum(axis=0) for given in (cents, 0.0))
+    assert find_key(tuned).correlation > find_key(untuned).correlation + 0.1
+
+
+def test_key_survives_drums_and_noise(signals):
+    mono = signals.cadence(4, "minor", 12.0, SAMPLE_RATE_HZ) + signals.white_noise(12.0, SAMPLE_RATE_HZ, amplitude=0.05)
+    mono += 0.8 * signals.drum_beat(100, 12.0, SAMPLE_RATE_HZ, chords_hz=((),))
+    assert heard_key(mono) == "E minor"
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_drums_have_no_key(signals, seed):
+    drums = signals.drum_beat(95 + 20 * seed, 10.0, SAMPLE_RATE_HZ, chords_hz=((),), seed=seed)
+    assert heard_key(drums) in ("atonal", "single-pitch")
+
+
+def test_noise_has_no_key(signals):
+    assert heard_key(signals.white_noise(10.0, SAMPLE_RATE_HZ)) == "atonal"
+
+
+@pytest.mark.parametrize("frequency_hz", [82.4, 440.0, 1000.0])
+def test_a_tone_has_no_mode(signals, frequency_hz):
+    assert heard_key(signals.sine(frequency_hz, 8.0, SAMPLE_RATE_HZ)) == "single-pitch"
+
+
+def test_a_click_track_has_no_key(signals):
+    assert heard_key(signals.click_track(120, 10.0, SAMPLE_RATE_HZ)) in ("atonal", "single-pitch")
+
+
+def test_values_are_in_their_ranges(signals):
+    values, reason, chroma = tonality(listen(signals.cadence(0, "major", 6.0, SAMPLE_RATE_HZ)).long)
+    assert reason is None
+    assert 0 < values["key_confidence"] <= 1
+    assert values["key_second"] in KEYS
+    assert len(values["chroma"]) == 12
+    assert max(values["chroma"]) == 1
+    assert chroma.min() >= 0
+    assert chroma.max() == pytest.approx(1)
+
+
+def test_profiles_find_themselves_in_every_key():
+    for number, key in enumerate(KEYS):
+        assert find_key(np.roll(PROFILES[number // 12], number % 12)).name == key
