@@ -354,7 +354,8 @@ class TestLocalFiles:
         allowed = FetchPolicy(file_roots=(root,))
         for url, reason in [
             ((root / "a b.wav").as_uri(), None), ((root / "link").as_uri(), "blocked-path"),
-            ("file:///etc/passwd", "blocked-path"), (f"file://elsewhere{root}/x", "blocked-path"), (f"file://{root}/../secret", "blocked-path"),
+            ("file:///etc/passwd", "blocked-path"), (f"file://elsewhere{root}/x", "blocked-path"),
+            (f"file://{root}/../secret", "blocked-path"),
         ]:  # fmt: skip
             with (fetched := fetch(url, allowed)).spool:
                 assert (fetched.refusal and fetched.refusal.reason) == reason, (url, fetched.refusal)

@@ -24,6 +24,7 @@ from keeptake.errors import AudioReason, AudioRefusedError
 
 MAX_URL_CHARACTERS = 8192
 _DENIED = tuple(ipaddress.ip_network(network) for network in IPAddressRanges.recommended_latest)
+_GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 _PLAIN_HOST = re.compile(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9_])?\.?")
 _PORTS = {"https": 443, "http": 80}
@@ -128,6 +129,8 @@ def is_public(address: str) -> bool:
     found = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(found, ipaddress.IPv6Address) and found.ipv4_mapped:
         found = found.ipv4_mapped
+    if isinstance(found, ipaddress.IPv6Address) and found not in _GLOBAL_UNICAST:
+        return False  # neither list below knows ::127.0.0.1
     # Two opinions, and either may deny: the maintained ranges, and the registry that Python ships.
     return found.is_global and not any(found in network for network in _DENIED if network.version == found.version)
 
