@@ -24,6 +24,7 @@ from keeptake.audio.loudness import SHORTEST_S as SHORTEST_LOUDNESS_S
 from keeptake.audio.loudness import LoudnessMeter
 from keeptake.audio.rhythm import rhythm
 from keeptake.audio.spectrum import BandwidthMeter, timbre
+from keeptake.audio.structure import structure
 from keeptake.audio.style import mean_tags, style
 from keeptake.audio.tonal import SHORTEST_S as SHORTEST_TONAL_S
 from keeptake.audio.tonal import tonality
@@ -46,6 +47,7 @@ REASONS = ("too-short", "silent", "non-finite-samples", "atonal", "single-pitch"
 SHORTEST_S = 0.05
 SHORTEST_NETWORK_S = 1.0  # below, a three-second patch is mostly repetition
 NETWORK_RATE_HZ = 16_000
+FRAME_RATE_HZ = HEARD_RATE_HZ / SHORT_HOP
 
 # Where the columns of the ledger's table `features` come from.
 FEATURE_COLUMNS: dict[str, tuple[str, ...]] = {
@@ -251,12 +253,8 @@ class _Take:
     heard: Frontend | None
 
     @cached_property
-    def tonality(self) -> tuple[Values | None, str | None, np.ndarray]:
-        return tonality(self._frontend.long)
-
-    @cached_property
     def mono_16k(self) -> np.ndarray:
-        resampled: np.ndarray = soxr.resample(self._frontend.mono, HEARD_RATE_HZ, NETWORK_RATE_HZ)
+        resampled: np.ndarray = soxr.resample(self.frontend.mono, HEARD_RATE_HZ, NETWORK_RATE_HZ)
         return resampled
 
     @cached_property
@@ -265,10 +263,10 @@ class _Take:
 
     @cached_property
     def rhythm(self) -> Answer:
-        return rhythm(self._frontend.mel, frame_rate_hz=HEARD_RATE_HZ / SHORT_HOP, duration_s=self.duration_s)
+        return rhythm(self.frontend.mel, frame_rate_hz=FRAME_RATE_HZ, duration_s=self.duration_s)
 
     @property
-    def _frontend(self) -> Frontend:
+    def frontend(self) -> Frontend:
         if self.heard is None:
             raise ConfigurationError("no part was asked for that needs the mono mix")
         return self.heard
@@ -309,7 +307,7 @@ def _take_in(
 def _hear_tonal(take: _Take) -> Answer:
     if reason := take.null_reason(SHORTEST_TONAL_S):
         return None, reason
-    values, reason, _ = take.tonality
+    values, reason, _ = tonality(take.frontend.long)
     return values, reason
 
 
@@ -317,7 +315,7 @@ def _hear_spectrum(take: _Take) -> Answer:
     if reason := take.null_reason(SHORTEST_S):
         return None, reason
     limit_hz = None if take.bandwidth is None else take.bandwidth.limit_hz()
-    return timbre(take._frontend) | {"bandwidth_limit_hz": limit_hz}, None
+    return timbre(take.frontend) | {"bandwidth_limit_hz": limit_hz}, None
 
 
 def _hear_loudness(take: _Take) -> Answer:
@@ -366,7 +364,10 @@ def _hear_style(take: _Take) -> Answer:
 
 
 def _hear_structure(take: _Take) -> Answer:
-    return None, take.null_reason(SHORTEST_S) or "nothing-periodic"
+    if reason := take.null_reason(SHORTEST_S):
+        return None, reason
+    rhythm_values, _ = take.rhythm
+    return structure(take.frontend.mel, frame_rate_hz=FRAME_RATE_HZ, duration_s=take.duration_s, rhythm=rhythm_values)
 
 
 _PARTS: dict[str, Callable[[_Take], Answer]] = {
