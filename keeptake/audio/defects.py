@@ -38,6 +38,7 @@ class _Ceiling(NamedTuple):
     """How one block's samples stand near its highest one."""
 
     peak: float
+    on: int  # within PLATEAU of it
     rows: int  # on the ceiling with both neighbours on it
     below: int  # between NEAR_CEILING and PLATEAU
     over: int  # beyond full scale
@@ -134,8 +135,9 @@ class DefectMeter:
         at_top = [ceiling for ceiling in self._ceilings if ceiling.peak >= NEAR_CEILING * highest]
         rows, below = sum(ceiling.rows for ceiling in at_top), sum(ceiling.below for ceiling in at_top)
         over = sum(ceiling.over for ceiling in self._ceilings)
-        is_audible = highest >= 10 ** (SILENCE_DBFS / 20)
-        return max(over, rows if rows > below and is_audible else 0) / (max(self._samples, 1) * len(self._sum))
+        is_flat = rows > below and highest >= 10 ** (SILENCE_DBFS / 20)
+        clipped = max(over, sum(ceiling.on for ceiling in at_top) if is_flat else 0)
+        return clipped / (max(self._samples, 1) * len(self._sum))
 
 
 def _ceiling(height: np.ndarray) -> _Ceiling:
@@ -145,10 +147,10 @@ def _ceiling(height: np.ndarray) -> _Ceiling:
     on_top = height >= PLATEAU * peak
     standing = int(np.count_nonzero(on_top))
     if standing < 3:  # most blocks: no row of three
-        return _Ceiling(peak, 0, 0, over)
+        return _Ceiling(peak, standing, 0, 0, over)
     rows = int(np.count_nonzero(on_top[1:-1] & on_top[:-2] & on_top[2:]))
     below = int(np.count_nonzero(height >= NEAR_CEILING * peak)) - standing if rows else 0
-    return _Ceiling(peak, rows, below, over)
+    return _Ceiling(peak, standing, rows, below, over)
 
 
 def _stereo(covariance: np.ndarray) -> tuple[float | None, float | None]:
