@@ -57,6 +57,10 @@ ROW: dict[str, Any] = {
     "start_s": pl.Float64,
     "end_s": pl.Float64,
     "take_duration_s": pl.Float64,
+    "take_tempo_bpm": pl.Float64,
+    "take_has_vocals": pl.Boolean,
+    "claimed_duration_s": pl.Float64,
+    "seed_score": pl.Float64,
     "beats_per_bar": pl.Int64,
     "group_id": pl.String,
     "audio_sha256": pl.String,
@@ -148,7 +152,7 @@ def _of_take(take: Mapping[str, Any], policy: Policy, key: str, scrubbed: Counte
     return {
         **{name: take[name] for name in ("split", "liked", "rating", "used", "provider", "generation_id", "group_id")},
         **{name: take[name] for name in ("audio_sha256", "mood", "key", "beats_per_bar", "features_versions")},
-        **{name: _rounded(take[name]) for name in ("loudness_lufs", "quality_score", "adherence")},
+        **{name: _rounded(take[name]) for name in ("loudness_lufs", "quality_score", "adherence", "claimed_duration_s", "seed_score")},
         "prompt": enhanced or user_prompt,
         "user_prompt": user_prompt,
         "ai_enhanced_prompt": enhanced,
@@ -161,6 +165,8 @@ def _of_take(take: Mapping[str, Any], policy: Policy, key: str, scrubbed: Counte
         "created_at": take["created_at"].isoformat().replace("+00:00", "Z"),
         "parent": take["file_id"],
         "take_duration_s": _rounded(take["duration_s"]),
+        "take_tempo_bpm": _rounded(take["tempo_bpm"]),
+        "take_has_vocals": take["has_vocals"],
         "source_sample_rate_hz": take["sample_rate_hz"],
         "source_channels": take["channels"],
     }

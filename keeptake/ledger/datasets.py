@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
 import polars as pl
 import sqlalchemy as sa
 
@@ -44,7 +45,7 @@ SELECT g.id AS generation, g.generation_id, {_FILE_ID.format(id="g.generation_id
        g.user_prompt, g.ai_enhanced_prompt, {_PROMPT} AS prompt, g.generation_params::text AS generation_params, g.audio_url,
        g.provider, g.model_used, g.created_at, g.liked, g.rating, g.used, g.quality_score AS seed_score,
        q.total AS quality_score, ad.total AS adherence, g.audio_sha256, a.sample_rate_hz, a.channels,
-       coalesce(f.duration_s, a.duration_s) AS duration_s, f.tempo_bpm, f.tempo_confidence, f.beats_per_bar, f.key,
+       coalesce(f.duration_s, a.duration_s) AS duration_s, g.duration_s AS claimed_duration_s, f.tempo_bpm, f.tempo_confidence, f.beats_per_bar, f.key,
        f.key_confidence, f.loudness_lufs, f.has_vocals, f.vocals_probability, f.genre AS heard_genre, f.mood,
        lower(coalesce(f.genre, nullif(g.generation_params->>'genre', ''))) AS genre, f.versions AS features_versions,
        f.spectral_centroid_hz, f.onset_rate_hz
@@ -116,6 +117,37 @@ def heard_over_time(ledger: Ledger, policy: str) -> dict[str, dict[str, dict[str
     for sha256, part, result in ledger.arrow(_HEARD.format(policy=_plain(policy))).iter_rows():
         heard.setdefault(sha256, {})[part] = json.loads(result)
     return heard
+
+
+def scores(ledger: Ledger, formula: str) -> pl.Series:
+    """Totals of a formula over all takes."""
+    if formula not in FORMULAS:
+        raise ConfigurationError(f"no quality formula {formula!r}: there are {', '.join(FORMULAS)}")
+    return ledger.arrow(f"SELECT total FROM quality_scores WHERE formula = '{formula}' ORDER BY generation")["total"]
+
+
+def prompt_keys(ledger: Ledger, policy: str) -> pl.DataFrame:
+    """Normalised prompts of the takes that a policy keeps: `generation_id, prompt_key`."""
+    query = (
+        "SELECT g.generation_id, g.user_prompt AS prompt FROM selections s JOIN generations g ON g.id = s.generation "
+        f"WHERE s.policy = '{_plain(policy)}' AND s.is_kept"
+    )
+    return ledger.arrow(query).select("generation_id", prompt_key=prompt_key(pl.col("prompt")))
+
+
+def vectors(ledger: Ledger, policy: str) -> dict[str, np.ndarray]:
+    """Embeddings of the kept takes' audio, of the one model that most of them have: hash → vector."""
+    query = (
+        "SELECT DISTINCT e.audio_sha256, e.model || ' ' || e.version AS model, e.vector FROM selections s "
+        "JOIN generations g ON g.id = s.generation JOIN embeddings e ON e.audio_sha256 = g.audio_sha256 "
+        f"WHERE s.policy = '{_plain(policy)}' AND s.is_kept"
+    )
+    found = ledger.arrow(query)
+    if found.is_empty():
+        return {}
+    model = found.group_by("model").len().sort("len", "model", descending=[True, False])["model"][0]
+    of_model = found.filter(pl.col("model") == model).sort("audio_sha256")
+    return {sha256: np.asarray(vector, np.float32) for sha256, vector in of_model.select("audio_sha256", "vector").iter_rows()}
 
 
 def versions(ledger: Ledger, name: str | None = None) -> list[dict[str, Any]]:

@@ -1,0 +1,100 @@
+"""Does anything stand on both sides? The last look at a version's rows before it becomes visible.
+
+Conventions: a leak is evidence that two rows of different splits are the same audio, sound alike, or were asked for alike. The
+look is independent of how groups were made: it takes the finished rows, and the evidence, and joins them. Belongs here: the
+check. Does not: preventing leaks (`splits.py`), finding duplicates (`duplicates.py`).
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import polars as pl
+
+LEAK = {"kind": pl.String, "first": pl.String, "second": pl.String, "splits": pl.String}
+MIN_COSINE = 0.995  # of raw vectors of one model: re-encodings lie above, other takes of one prompt below (decision 0062)
+BLOCK_ROWS = 2048
+
+
+def find_leaks(
+    rows: pl.DataFrame,
+    pairs: pl.DataFrame,
+    *,
+    prompt_keys: pl.DataFrame,
+    hold_out_users: bool = False,
+    vectors: Mapping[str, np.ndarray] | None = None,
+) -> pl.DataFrame:
+    """Find rows of different splits that are related.
+
+    Parameters
+    ----------
+    rows : pl.DataFrame
+        A version's rows: `id, split, generation_id, audio_sha256, user`.
+    pairs : pl.DataFrame
+        Duplicate audio files: `first_sha256, second_sha256`.
+    prompt_keys : pl.DataFrame
+        `generation_id, prompt_key`: the normalised prompts.
+    hold_out_users : bool
+        Whether one user on both sides is a leak.
+    vectors : Mapping, optional
+        Audio hash → embedding, all of one model.
+
+    Returns
+    -------
+    pl.DataFrame
+        `kind` (exact, fingerprint, embedding, prompt, user), `first` and `second` (row ids), `splits`; sorted.
+    """
+    known = rows.select("id", "split", "generation_id", "audio_sha256", "user")
+    prompted = known.join(prompt_keys, on="generation_id", how="left")
+    found = [
+        _sharing(known, "audio_sha256", "exact"),
+        _sharing(prompted, "prompt_key", "prompt"),
+        _paired(known, pairs, "fingerprint"),
+    ]
+    if hold_out_users:
+        found.append(_sharing(known, "user", "user"))
+    if vectors:
+        found.append(_paired(known, near(known, vectors), "embedding"))
+    return pl.concat(found).unique().sort("kind", "first", "second")
+
+
+def near(rows: pl.DataFrame, vectors: Mapping[str, np.ndarray], *, least: float = MIN_COSINE) -> pl.DataFrame:
+    """Pairs of audio files, one in test or valid, whose vectors point the same way: `first_sha256, second_sha256`."""
+    held_out = sorted(set(rows.filter(pl.col("split") != "train")["audio_sha256"]) & set(vectors))
+    others = sorted(set(rows["audio_sha256"]) & set(vectors))
+    if not held_out:
+        return pl.DataFrame(schema={"first_sha256": pl.String, "second_sha256": pl.String})
+    right = _directions([vectors[sha256] for sha256 in others])
+    found: list[tuple[str, str]] = []
+    for start in range(0, len(held_out), BLOCK_ROWS):
+        block = held_out[start : start + BLOCK_ROWS]
+        alike = _directions([vectors[sha256] for sha256 in block]) @ right.T >= least
+        found.extend((block[i], others[j]) for i, j in np.argwhere(alike) if block[i] != others[j])
+    return pl.DataFrame(found, schema={"first_sha256": pl.String, "second_sha256": pl.String}, orient="row")
+
+
+def _directions(vectors: list[np.ndarray]) -> np.ndarray:
+    matrix = np.asarray(vectors, np.float32)
+    lengths = np.linalg.norm(matrix, axis=1, keepdims=True)
+    directions: np.ndarray = matrix / np.maximum(lengths, 1e-12)
+    return directions
+
+
+def _sharing(rows: pl.DataFrame, column: str, kind: str) -> pl.DataFrame:
+    """Rows of different splits with one value: one example for each value and pair of splits, as there may be thousands."""
+    told = rows.drop_nulls(column).sort("id").group_by(column, "split", maintain_order=True).agg(pl.col("id").first())
+    return _named(told.join(told, on=column, suffix="_other"), kind)
+
+
+def _paired(rows: pl.DataFrame, pairs: pl.DataFrame, kind: str) -> pl.DataFrame:
+    told = rows.select("id", "split", "audio_sha256").sort("id").unique(["audio_sha256", "split"], keep="first")
+    first = pairs.join(told, left_on="first_sha256", right_on="audio_sha256")
+    return _named(first.join(told, left_on="second_sha256", right_on="audio_sha256", suffix="_other"), kind)
+
+
+def _named(both: pl.DataFrame, kind: str) -> pl.DataFrame:
+    apart = both.filter(pl.col("split") != pl.col("split_other"))
+    ordered = pl.concat_list("id", "id_other").list.sort()
+    splits = pl.concat_list("split", "split_other").list.sort().list.join(" and ")
+    return apart.select(
+        kind=pl.lit(kind), first=ordered.list.first(), second=ordered.list.last(), splits=splits
+    ).cast(LEAK)  # type: ignore[arg-type]  # a mapping of names to types
