@@ -238,13 +238,13 @@ class AudioStore:
     def _errors_named(self, doing: str) -> Iterator[None]:
         try:
             yield
-        except (KeeptakeError, FileNotFoundError, ValueError):
+        except KeeptakeError:
             raise
-        except (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError, PermissionError) as error:
-            detail = f"we may not {doing} the audio store {self.url} ({_short(error)})"
-            raise ConfigurationError(f"{detail}: correct the AWS_… credentials, or the folder's permissions") from error
-        except exceptions.BaseError as error:
+        except (exceptions.BaseError, OSError) as error:
             detail = f"cannot {doing} the audio store {self.url} ({_short(error)})"
+            if _is_refusal(error):
+                hint = "correct the AWS_… credentials, the bucket, or the folder and its permissions"
+                raise ConfigurationError(f"{detail}: {hint}") from error
             raise UnavailableError(f"{detail}: start or mend it, then repeat") from error
 
 
@@ -267,6 +267,18 @@ def hash_of(source: Path | bytes) -> str:
         return hashlib.sha256(source).hexdigest()
     with source.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _is_refusal(error: Exception) -> bool:
+    # A refused listing comes as a generic error; only its text tells. A name that is missing here is the bucket's.
+    kinds = (
+        exceptions.PermissionDeniedError,
+        exceptions.UnauthenticatedError,
+        PermissionError,
+        NotADirectoryError,
+        FileNotFoundError,
+    )
+    return isinstance(error, kinds) or "403 Forbidden" in str(error) or "404 Not Found" in str(error)
 
 
 def _short(error: Exception) -> str:
