@@ -95,6 +95,4 @@ def _named(both: pl.DataFrame, kind: str) -> pl.DataFrame:
     apart = both.filter(pl.col("split") != pl.col("split_other"))
     ordered = pl.concat_list("id", "id_other").list.sort()
     splits = pl.concat_list("split", "split_other").list.sort().list.join(" and ")
-    return apart.select(
-        kind=pl.lit(kind), first=ordered.list.first(), second=ordered.list.last(), splits=splits
-    ).cast(LEAK)  # type: ignore[arg-type]  # a mapping of names to types
+    return apart.select(kind=pl.lit(kind), first=ordered.list.first(), second=ordered.list.last(), splits=splits).cast(LEAK)  # type: ignore[arg-type]  # a mapping of names to types

@@ -12,7 +12,6 @@ Belongs here: the order of things, and what happens when one fails. Does not: fo
 
 import errno
 import importlib.metadata
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -27,8 +26,9 @@ import polars as pl
 from keeptake.curation.leaks import find_leaks
 from keeptake.curation.policy import Policy, read_policy
 from keeptake.curation.select import Selection, choose
-from keeptake.curation.versions import HASH_DIGITS, ROWS_VERSION, content_hash, plan_rows
-from keeptake.errors import AudioRefusedError, KeeptakeError, PublicationError
+from keeptake.curation.versions import ROWS_VERSION, content_hash, ordinal_of, plan_rows, read_lineage
+from keeptake.datasets import visible
+from keeptake.errors import KeeptakeError, PublicationError
 from keeptake.formats import (
     ace_step,
     audiocraft,
@@ -44,7 +44,7 @@ from keeptake.formats import (
     webdataset,
 )
 from keeptake.formats.gate import GateReport, inspect
-from keeptake.formats.sidecars import SPLITS, write_json
+from keeptake.formats.sidecars import write_json
 from keeptake.ledger import datasets
 from keeptake.ledger.connection import Ledger
 
@@ -100,8 +100,7 @@ class Stage:
     @property
     def lineage(self) -> dict[str, Any]:
         """What the version was made from and by, with its counts."""
-        found: dict[str, Any] = json.loads((self.folder / "lineage" / "lineage.json").read_text(encoding="utf-8"))
-        return found
+        return read_lineage(self.folder)
 
     @property
     def policy(self) -> Policy:
@@ -191,7 +190,9 @@ def stage_version(
         raise PublicationError(_nothing_chosen(policy, selection))
     rows, scrubbed = plan_rows(takes, datasets.heard_over_time(ledger, policy.name), policy, pseudonym_key=pseudonym_key)
     if rows.is_empty():
-        raise PublicationError(f"the policy {policy.name} keeps {takes.height} takes, but no clip of them has the length it asks for")
+        raise PublicationError(
+            f"the policy {policy.name} keeps {takes.height} takes, but no clip of them has the length it asks for"
+        )
     digest = content_hash(rows, policy, FORMAT_VERSIONS)
     home = datasets_dir.resolve() / policy.name
     known = [row["version"] for row in datasets.versions(ledger, policy.name)]
@@ -263,7 +264,9 @@ def write_audio(
     audible = lengths.filter(pl.col("peak") >= clips.MIN_PEAK)
     final = rows.join(audible, on="id", how="inner").sort("id")
     if final.is_empty():
-        raise PublicationError("every clip is quieter than -60 dB: look at the takes that the policy keeps, and tighten its defects")
+        raise PublicationError(
+            "every clip is quieter than -60 dB: look at the takes that the policy keeps, and tighten its defects"
+        )
     silent_takes = rows["parent"].n_unique() - final["parent"].n_unique()
     left_out = dict(lineage["left_out"]) | ({TOO_QUIET: silent_takes} if silent_takes else {})
     counts = dict(lineage["counts"]) | {"kept": lineage["counts"]["kept"] - silent_takes}
@@ -292,7 +295,7 @@ def _write_take(folder: Path, part: pl.DataFrame, policy: Policy, read_audio: Re
     sha256, generation_id = part["audio_sha256"][0], part["generation_id"][0]
     try:
         return clips.write_clips(read_audio(sha256), wanted, policy.audio.sample_rate_hz)
-    except (KeeptakeError, FileNotFoundError, AudioRefusedError) as error:
+    except (KeeptakeError, FileNotFoundError) as error:
         raise PublicationError(
             f"the audio of {generation_id} ({sha256[:12]}…) cannot be read: {error}; fetch it again, or leave it out; nothing was published"
         ) from error
@@ -405,27 +408,7 @@ def record(ledger: Ledger, stage: Stage, gate: list[dict[str, Any]] | None = Non
     datasets.record_version(ledger, version, rows.select(*columns, row_id="id").iter_rows(named=True))
 
 
-def visible(home: Path) -> list[str]:
-    """Names of the versions in a dataset's folder, oldest first."""
-    found = [path.parent.name for path in home.glob(f"v*-*/{manifest.MANIFEST}")]
-    return sorted(found, key=ordinal_of)
-
-
-def ordinal_of(version: str) -> int:
-    """Ordinal of a version's name.
-
-    >>> ordinal_of("v12-0123456789ab")
-    12
-    """
-    number, _, digest = version.removeprefix("v").partition("-")
-    if not number.isdigit() or len(digest) != HASH_DIGITS:
-        raise PublicationError(f"{version!r} is no version: they are named such as v3-0123456789ab")
-    return int(number)
-
-
-def rebuild(
-    folder: Path, to: Path, *, read_audio: ReadAudio, threads: int = 2, progress: Progress = silent
-) -> list[str]:
+def rebuild(folder: Path, to: Path, *, read_audio: ReadAudio, threads: int = 2, progress: Progress = silent) -> list[str]:
     """Build a published version anew from its rows and stored audio, and compare.
 
     Parameters
@@ -489,8 +472,3 @@ def _named_failures(folder: Path) -> Iterator[None]:
         raise PublicationError(
             f"the disk of {folder} {what} ({error.strerror}): make room, then publish again; nothing was published"
         ) from error
-
-
-def splits_with_rows(rows: pl.DataFrame) -> list[str]:
-    """Splits that have rows, in order."""
-    return [split for split in SPLITS if split in set(rows["split"])]

@@ -22,9 +22,7 @@ _EMAIL = re.compile(r"[\w.!#$%&'*+/=?^`{|}~-]+@[\w-]+(?:\.[\w-]+)+", re.UNICODE)
 _SPELLED_EMAIL = re.compile(r"\b[\w.+-]+\s*[\[(]\s*at\s*[\])]\s*[\w-]+(?:\s*(?:[\[(]\s*dot\s*[\])]|\.)\s*[\w-]+)+", re.IGNORECASE)
 # With a prefix (+, 0 or a bracket) eight digits in any grouping; without one nine in a row, or the North American 3-3-4: prompts
 # hold lists of tempi and spans of years, which look like telephone numbers otherwise.
-_PHONE = re.compile(
-    r"(?<![\w.])(?:(?:\+\s?|0|\(\+?)\d(?:[\s().\-/]{0,2}\d){6,14}|\d{9,15}|\d{3}[\s.\-]\d{3}[\s.\-]\d{4})(?!\w)"
-)
+_PHONE = re.compile(r"(?<![\w.])(?:(?:\+\s?|0|\(\+?)\d(?:[\s().\-/]{0,2}\d){6,14}|\d{9,15}|\d{3}[\s.\-]\d{3}[\s.\-]\d{4})(?!\w)")
 _KINDS = (("url", _URL_WITH_USER), ("email", _EMAIL), ("email", _SPELLED_EMAIL), ("phone", _PHONE))
 
 

@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -19,6 +20,7 @@ from keeptake.curation.captions import CAPTIONS_VERSION, clip_tempo_bpm, clip_vo
 from keeptake.curation.policy import Policy
 from keeptake.curation.scrub import SCRUB_VERSION, bare_url, pseudonym, scrub, scrub_values
 from keeptake.curation.segments import Clip, clips, section_starts_s
+from keeptake.errors import ConfigurationError
 
 ROWS_VERSION = f"rows-1+captions-{CAPTIONS_VERSION}+scrub-{SCRUB_VERSION}"
 HASH_DIGITS = 12
@@ -118,6 +120,24 @@ def content_hash(rows: pl.DataFrame, policy: Policy, formats: Mapping[str, str])
     return hashlib.sha256(json.dumps(parts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:HASH_DIGITS]
 
 
+def ordinal_of(version: str) -> int:
+    """Ordinal of a version's name.
+
+    >>> ordinal_of("v12-0123456789ab")
+    12
+    """
+    number, _, digest = version.removeprefix("v").partition("-")
+    if not number.isdigit() or len(digest) != HASH_DIGITS:
+        raise ConfigurationError(f"{version!r} is no version: they are named such as v3-0123456789ab")
+    return int(number)
+
+
+def read_lineage(folder: Path) -> dict[str, Any]:
+    """What a version was made from and by, with its counts."""
+    found: dict[str, Any] = json.loads((folder / "lineage" / "lineage.json").read_text(encoding="utf-8"))
+    return found
+
+
 def diff(old: pl.DataFrame, new: pl.DataFrame) -> pl.DataFrame:
     """Tell what makes the one version of the other: `id`, `change` (added, removed, changed), `columns` that changed."""
     both = old.join(new, on="id", how="inner", suffix="_new")
@@ -152,7 +172,10 @@ def _of_take(take: Mapping[str, Any], policy: Policy, key: str, scrubbed: Counte
     return {
         **{name: take[name] for name in ("split", "liked", "rating", "used", "provider", "generation_id", "group_id")},
         **{name: take[name] for name in ("audio_sha256", "mood", "key", "beats_per_bar", "features_versions")},
-        **{name: _rounded(take[name]) for name in ("loudness_lufs", "quality_score", "adherence", "claimed_duration_s", "seed_score")},
+        **{
+            name: _rounded(take[name])
+            for name in ("loudness_lufs", "quality_score", "adherence", "claimed_duration_s", "seed_score")
+        },
         "prompt": enhanced or user_prompt,
         "user_prompt": user_prompt,
         "ai_enhanced_prompt": enhanced,

@@ -73,7 +73,9 @@ def read_back(folder: Path, split: str, *, rows_in: int, location: Path) -> Read
         wrong = [name for name, kind in REQUIRED.items() if type(found.get(name)) is not kind]
         path = folder / Path(str(found.get("audio_path"))).relative_to(location)
         if wrong or not path.is_file() or not found["caption"] or not found["lyrics"]:
-            reading.lose(str(found.get("filename")), f"{', '.join(wrong) or 'audio, caption or lyrics'} missing or of a wrong type")
+            reading.lose(
+                str(found.get("filename")), f"{', '.join(wrong) or 'audio, caption or lyrics'} missing or of a wrong type"
+            )
         else:
             reading.rows_out += 1
     return reading

@@ -164,4 +164,4 @@ def relocate(folder: Path, out: Path) -> list[Path]:
 
 
 if __name__ == "__main__":
-    print(*relocate(Path(sys.argv[1]), Path(sys.argv[2])), sep="\n")  # noqa: T201
+    print(*relocate(Path(sys.argv[1]), Path(sys.argv[2])), sep="\n")

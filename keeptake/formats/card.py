@@ -113,7 +113,9 @@ def _counts(rows: pl.DataFrame) -> str:
         part = rows.filter(pl.col("split") == split)
         lines.append(f"| {split} | {part.height:,} | {part['parent'].n_unique():,} | {part['duration_s'].sum() / 60:,.1f} |")
     empty = [split for split, count in split_counts(rows).items() if not count]
-    note = f"\n\nNothing fell into {' and '.join(empty)}: those folders do not exist, as readers refuse empty ones." if empty else ""
+    note = (
+        f"\n\nNothing fell into {' and '.join(empty)}: those folders do not exist, as readers refuse empty ones." if empty else ""
+    )
     return "\n".join(lines) + note
 
 
@@ -137,7 +139,9 @@ def _ways_in(folder: Path, lineage: Mapping[str, Any]) -> str:
     if (folder / webdataset.FOLDER).is_dir():
         code.append('import webdataset; clips = webdataset.WebDataset("PATH/wds/train-000000.tar", shardshuffle=False)')
     lines = ["## Ways in", "`PATH` is this folder.", "```python\n" + "\n".join(code) + "\n```"]
-    lines += ["AudioCraft: `datasource.train=PATH/train`, `valid=PATH/valid` and so on. Its manifests hold absolute paths; for a copy"]
+    lines += [
+        "AudioCraft: `datasource.train=PATH/train`, `valid=PATH/valid` and so on. Its manifests hold absolute paths; for a copy"
+    ]
     lines[-1] += " elsewhere, `python -m keeptake.formats.audiocraft PATH OUT` writes new ones."
     if (folder / stable_audio.CONFIG).is_file():
         lines.append(f"stable-audio-tools: `--dataset-config PATH/{stable_audio.CONFIG}`.")
@@ -154,7 +158,10 @@ def _columns() -> str:
 def _licences(rows: pl.DataFrame) -> str:
     counted = rows.unique("parent").group_by("provider", "licence").len().sort("provider", "licence")
     lines = ["## Licences\n", "| provider | licence, as the data team has read it | takes |", "|---|---|--:|"]
-    lines += [f"| {provider} | {licence or 'not stated in the policy'} | {count:,} |" for provider, licence, count in counted.iter_rows()]
+    lines += [
+        f"| {provider} | {licence or 'not stated in the policy'} | {count:,} |"
+        for provider, licence, count in counted.iter_rows()
+    ]
     return "\n".join(lines)
 
 

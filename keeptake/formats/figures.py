@@ -87,7 +87,9 @@ def duration_histogram(durations_s: Sequence[Number]) -> bytes:
         axes.set(xlim=(0, top), xlabel="duration (s)", ylabel="clips")
 
     hours = float(_known(durations_s).sum()) / 3600
-    return _picture(draw, title=f"Duration: {hours:.1f} hours in all" if hours >= 1 else f"Duration: {hours * 60:.0f} minutes in all")
+    return _picture(
+        draw, title=f"Duration: {hours:.1f} hours in all" if hours >= 1 else f"Duration: {hours * 60:.0f} minutes in all"
+    )
 
 
 def adherence_histogram(adherence: Sequence[Number]) -> bytes:
@@ -167,7 +169,15 @@ def genre_by_tempo(genres: Sequence[str | None], tempi_bpm: Sequence[Number]) ->
         for (at, column), count in np.ndenumerate(counts):
             if count:
                 dark = count > 0.6 * counts.max()
-                axes.text(edges[column] + 5, at + 0.5, f"{count:.0f}", ha="center", va="center", fontsize=7, color="white" if dark else INK)
+                axes.text(
+                    edges[column] + 5,
+                    at + 0.5,
+                    f"{count:.0f}",
+                    ha="center",
+                    va="center",
+                    fontsize=7,
+                    color="white" if dark else INK,
+                )
         axes.set_yticks(np.arange(len(names)) + 0.5, names)
         axes.set_xticks(edges[::2])
         axes.invert_yaxis()

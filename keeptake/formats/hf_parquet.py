@@ -91,9 +91,7 @@ def _table(folder: Path, rows: list[dict[str, Any]], schema: "pa.Schema") -> "pa
     import pyarrow as pa
 
     columns: dict[str, Any] = {name: [row[name] for row in rows] for name in COLUMNS}
-    columns["audio"] = [
-        {"bytes": (folder / f"{row['id']}.flac").read_bytes(), "path": f"{row['id']}.flac"} for row in rows
-    ]
+    columns["audio"] = [{"bytes": (folder / f"{row['id']}.flac").read_bytes(), "path": f"{row['id']}.flac"} for row in rows]
     return pa.Table.from_pydict(columns, schema=schema)
 
 

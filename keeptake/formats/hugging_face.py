@@ -47,7 +47,13 @@ def read_back(folder: Path, rows: Mapping[str, int]) -> list[Reading]:
     list of Reading
         A reading a way in and split.
     """
-    ways = {"load_dataset(FOLDER)": "", "audiofolder": "", "parquet": "parquet", "webdataset(datasets)": "wds", "webdataset": "wds"}
+    ways = {
+        "load_dataset(FOLDER)": "",
+        "audiofolder": "",
+        "parquet": "parquet",
+        "webdataset(datasets)": "wds",
+        "webdataset": "wds",
+    }
     asked = [way for way, needs in ways.items() if (folder / needs).is_dir()]
     with tempfile.TemporaryDirectory(prefix="keeptake-gate-") as private:
         environment = {
@@ -163,10 +169,10 @@ def _answers(folder: Path, ways: list[str]) -> Iterator[tuple[str, dict[str, Any
     for way in ways:
         try:
             yield way, _load_webdataset(folder) if way == "webdataset" else _load(folder, way)
-        except Exception as error:  # noqa: BLE001 -- whatever a reader raises is its answer
+        except Exception as error:
             cause = error.__cause__ or error
             yield way, {"error": f"{type(cause).__name__}: {str(cause).splitlines()[0] if str(cause) else ''}"}
 
 
 if __name__ == "__main__":
-    print(json.dumps(dict(_answers(Path(sys.argv[1]), sys.argv[2:]))))  # noqa: T201
+    print(json.dumps(dict(_answers(Path(sys.argv[1]), sys.argv[2:]))))

@@ -38,7 +38,7 @@ LEFT JOIN audio a ON a.sha256 = g.audio_sha256
 LEFT JOIN features f ON f.audio_sha256 = g.audio_sha256
 LEFT JOIN quality_scores q ON q.generation = g.id AND q.formula = '{{formula}}'
 LEFT JOIN adherence ad ON ad.generation = g.id
-"""  # noqa: S608 -- the formula comes from a closed list
+"""
 
 _KEPT = f"""
 SELECT g.id AS generation, g.generation_id, {_FILE_ID.format(id="g.generation_id")} AS file_id, s.split, s.group_id, g.user_id,
@@ -57,7 +57,7 @@ LEFT JOIN quality_scores q ON q.generation = g.id AND q.formula = '{{formula}}'
 LEFT JOIN adherence ad ON ad.generation = g.id
 WHERE s.policy = '{{policy}}' AND s.is_kept
 ORDER BY g.generation_id COLLATE "C"
-"""  # noqa: S608 -- formula and policy come from closed lists
+"""
 
 _HEARD = """
 SELECT DISTINCT an.audio_sha256, an.part, an.result::text AS result
@@ -72,7 +72,7 @@ FROM dataset_rows r
 JOIN dataset_versions v ON v.id = r.dataset
 JOIN generations g ON g.generation_id = r.generation_id
 WHERE v.name = '{{name}}' AND v.published_at IS NOT NULL
-"""  # noqa: S608 -- names are those of policies
+"""
 
 
 def candidates(ledger: Ledger, formula: str) -> pl.DataFrame:

@@ -1,0 +1,192 @@
+"""Published datasets for Python users: found by name, as a Polars frame, a torch Dataset, or a path.
+
+    >>> clips = load("musicgen-instrumental", split="train")          # doctest: +SKIP
+
+Conventions: versions are named `vN-HASH`; without one the newest is meant; folders are those of the settings unless given. What
+this module reads are published files alone: it needs no ledger. Belongs here: reading. Does not: publishing
+(`keeptake/curation/publish.py`).
+"""
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+import polars as pl
+
+from keeptake.curation import versions
+from keeptake.errors import ConfigurationError
+from keeptake.formats import manifest
+from keeptake.formats.sidecars import SPLITS
+from keeptake.settings import settings
+
+if TYPE_CHECKING:
+    import torch
+    from torch.utils.data import Dataset
+
+Split = Literal["train", "valid", "test"]
+
+
+@overload
+def load(
+    name: str,
+    *,
+    version: str | None = None,
+    split: Split | None = None,
+    kind: Literal["frame"] = "frame",
+    datasets_dir: Path | None = None,
+) -> pl.DataFrame: ...
+
+
+@overload
+def load(
+    name: str, *, version: str | None = None, split: Split | None = None, kind: Literal["path"], datasets_dir: Path | None = None
+) -> Path: ...
+
+
+@overload
+def load(
+    name: str, *, version: str | None = None, split: Split | None = None, kind: Literal["torch"], datasets_dir: Path | None = None
+) -> "Dataset[tuple[torch.Tensor, str]]": ...
+
+
+def load(
+    name: str,
+    *,
+    version: str | None = None,
+    split: Split | None = None,
+    kind: Literal["frame", "path", "torch"] = "frame",
+    datasets_dir: Path | None = None,
+) -> "pl.DataFrame | Path | Dataset[tuple[torch.Tensor, str]]":
+    """Load a published dataset.
+
+    Parameters
+    ----------
+    name : str
+        The dataset's name, which is its policy's.
+    version : str, optional
+        `vN-HASH` or `vN`; by default the newest.
+    split : {"train", "valid", "test"}, optional
+        By default all of them.
+    kind : {"frame", "path", "torch"}
+        A Polars frame of the rows, with the clip's file in `path`; the folder; or a torch Dataset of (waveform, text), where the
+        waveform is float32 of shape (1, samples) at the policy's rate.
+    datasets_dir : Path, optional
+        By default that of the settings.
+
+    Raises
+    ------
+    ConfigurationError
+        If there is no such dataset, version or split; it says which there are.
+    """
+    folder = find(name, version, datasets_dir=datasets_dir)
+    if split is not None and split not in SPLITS:
+        raise ConfigurationError(f"no split {split!r}: there are {', '.join(SPLITS)}")
+    if kind == "path":
+        return folder if split is None else folder / split
+    rows = read_rows(folder)
+    if split is not None:
+        rows = rows.filter(pl.col("split") == split)
+    if kind == "frame":
+        return rows
+    return _torch_dataset(rows)
+
+
+def find(name: str, version: str | None = None, *, datasets_dir: Path | None = None) -> Path:
+    """Folder of a published version, by default of the newest."""
+    home = (datasets_dir or settings().datasets_location) / name
+    known = visible(home)
+    if not known:
+        there = sorted(path.name for path in home.parent.glob("*") if visible(path))
+        near = difflib.get_close_matches(name, there, n=1)
+        meant = f"did you mean {near[0]}?" if near else f"published in {home.parent}: {', '.join(there) or 'nothing yet'}"
+        raise ConfigurationError(f"no dataset {name}: {meant}")
+    if version is None:
+        return home / known[-1]
+    for candidate in known:
+        if version in (candidate, candidate.partition("-")[0]):
+            return home / candidate
+    raise ConfigurationError(f"no version {version} of {name}: there are {', '.join(known)}")
+
+
+def visible(home: Path) -> list[str]:
+    """Names of the versions in a dataset's folder, oldest first."""
+    return sorted((path.parent.name for path in home.glob(f"v*-*/{manifest.MANIFEST}")), key=versions.ordinal_of)
+
+
+def read_rows(folder: Path) -> pl.DataFrame:
+    """Rows of a published version, with each clip's file in `path`."""
+    rows = pl.read_parquet(folder / "lineage" / "rows.parquet")
+    return rows.with_columns(path=pl.format("{}/{}/{}.flac", pl.lit(str(folder)), "split", "id"))
+
+
+def list_versions(name: str | None = None, *, datasets_dir: Path | None = None) -> list[dict[str, Any]]:
+    """Published versions, oldest first, of one dataset or of all: name, version, path, rows by split."""
+    home = datasets_dir or settings().datasets_location
+    names = [name] if name is not None else sorted(path.name for path in home.glob("*") if path.is_dir())
+    if name is not None:
+        find(name, datasets_dir=home)
+    return [
+        {
+            "name": known,
+            "version": version,
+            "path": str(home / known / version),
+            "rows": manifest.read(home / known / version)["rows"],
+        }
+        for known in names
+        for version in visible(home / known)
+    ]
+
+
+def show_version(name: str, version: str | None = None, *, datasets_dir: Path | None = None) -> dict[str, Any]:
+    """Everything that a version says of itself: lineage, policy, counts, sizes."""
+    folder = find(name, version, datasets_dir=datasets_dir)
+    promised = manifest.read(folder)
+    lineage = versions.read_lineage(folder)
+    files = promised["files"].values()
+    about = {
+        "path": str(folder),
+        "rows": promised["rows"],
+        "files": len(files),
+        "size_bytes": sum(file["size_bytes"] for file in files),
+    }
+    return {"name": name, "version": promised["version"], **about, "lineage": lineage}
+
+
+def verify(name: str, version: str | None = None, *, datasets_dir: Path | None = None) -> list[str]:
+    """Check every file of a version against its manifest; says what is missing, strange or changed."""
+    return manifest.problems(find(name, version, datasets_dir=datasets_dir))
+
+
+def diff(name: str, old: str, new: str | None = None, *, datasets_dir: Path | None = None) -> pl.DataFrame:
+    """Tell what makes the older version the newer one.
+
+    Returns
+    -------
+    pl.DataFrame
+        `id`, `generation_id`, `change` (added, removed, changed), `columns` (those that changed). Why a take left stands in the
+        ledger: `keeptake explain ID`.
+    """
+    before, after = (find(name, version, datasets_dir=datasets_dir) for version in (old, new))
+    return versions.diff(read_rows(before), read_rows(after))
+
+
+def _torch_dataset(rows: pl.DataFrame) -> "Dataset[tuple[torch.Tensor, str]]":
+    import soundfile
+    import torch
+    from torch.utils.data import Dataset
+
+    class Clips(Dataset[tuple[torch.Tensor, str]]):
+        """Clips with their texts, read when they are asked for."""
+
+        def __init__(self, paths: Sequence[str], texts: Sequence[str]) -> None:
+            self.paths, self.texts = paths, texts
+
+        def __len__(self) -> int:
+            return len(self.paths)
+
+        def __getitem__(self, index: int) -> tuple[torch.Tensor, str]:
+            samples, _ = soundfile.read(self.paths[index], dtype="float32", always_2d=True)
+            return torch.from_numpy(samples.T.copy()), self.texts[index]
+
+    return Clips(rows["path"].to_list(), rows["text"].to_list())
