@@ -1,0 +1,265 @@
+"""A stage over a day: killed, repeated, at once, with a file that cannot be heard."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+import soundfile
+import sqlalchemy as sa
+
+from keeptake.audio.analyze import PART_VERSIONS
+from keeptake.audio_store import AudioStore
+from keeptake.compute import Pool
+from keeptake.ledger.analyses import versions_text
+from keeptake.ledger.bulk import upsert
+from keeptake.ledger.scores import count_lagging, score_lagging
+from keeptake.ledger.status import pending_by_day
+from keeptake.ledger.tables import audio, generations
+from keeptake.stage import Limits
+from keeptake.stages import hear_day
+
+DAY = "2026-11-01"
+FILES = 24
+CHUNK = 4
+
+# Lives in a folder of its own because workers import it by name; every call of the analyzer leaves a line.
+COUNTED = """
+import functools, os, sys, time
+from pathlib import Path
+from keeptake import stages
+from keeptake.audio_store import AudioStore
+from keeptake.compute import Pool
+from keeptake.ledger.connection import Ledger
+from keeptake.stage import Limits
+
+def prepare(url):
+    stages._worker = stages._Worker(AudioStore(url))
+
+def listen(calls, poison, item):
+    with open(calls, "a") as file:
+        file.write(item.sha256 + "\\n")
+    if item.sha256 == poison:
+        os.kill(os.getpid(), 9)
+    return stages.hear_one(item)
+
+def run(url, store, calls, chunk, workers, poison=""):
+    pool = Pool(workers, initializer=functools.partial(prepare, store))
+    limits = Limits(budget_s=300, chunk_rows=chunk, item_timeout_s=60, item_memory_mb=2048)
+    ledger = Ledger(url)
+    report = stages.hear_day(ledger, "2026-11-01", pool, limits, listen=functools.partial(listen, calls, poison))
+    ledger.dispose()
+    return report
+
+def main():
+    report = run(sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]), 2, *sys.argv[5:])
+    print(report.done, dict(report.failed), report.remaining)
+"""
+
+
+@pytest.fixture(scope="module")
+def clicks(tmp_path_factory, signals):
+    """A store with click tracks, and the module that counts what is heard."""
+    folder = tmp_path_factory.mktemp("clicks")
+    store = AudioStore((folder / "audio").as_uri())
+    files = []
+    for number in range(FILES):
+        path = folder / f"{number}.wav"
+        soundfile.write(path, signals.click_track(80 + number, 4, 22_050), 22_050)
+        files.append(store.put(path))
+        path.unlink()
+    (folder / "counted.py").write_text(COUNTED)
+    return folder, store, files
+
+
+@pytest.fixture
+def day(ledger, clicks):
+    """A ledger with a generation for every click track, its audio in custody."""
+    _, _, files = clicks
+    with ledger.begin() as connection:
+        upsert(
+            connection,
+            audio,
+            [
+                {
+                    "sha256": file.sha256,
+                    "storage_key": file.key,
+                    "size_bytes": file.size_bytes,
+                    "format": "wav",
+                    "codec": "pcm",
+                    "duration_s": 4.0,
+                    "sample_rate_hz": 22_050,
+                    "channels": 1,
+                }
+                for file in files
+            ],
+            conflict=("sha256",),
+        )
+        upsert(
+            connection,
+            generations,
+            [
+                {
+                    "generation_id": f"g{number}",
+                    "identity_sha256": sha256(str(number).encode()).digest(),
+                    "user_id": "u",
+                    "user_prompt": "clicks",
+                    "audio_url": "clicks.wav",
+                    "provider": "suno",
+                    "source": "test",
+                    "captured_on": DAY,
+                    "created_at": "2026-11-01T00:00:00Z",
+                    "status": "audio-ready",
+                    "audio_status": "stored",
+                    "audio_sha256": file.sha256,
+                }
+                for number, file in enumerate(files)
+            ],
+            conflict=("generation_id",),
+        )
+    return ledger
+
+
+def start(day, clicks, calls: Path, *, chunk: int = CHUNK, poison: str = "") -> subprocess.Popen[str]:
+    folder, store, _ = clicks
+    command = [sys.executable, "-c", "import counted; counted.main()", day.url, store.url, str(calls), str(chunk), poison]
+    environment = {**os.environ, "PYTHONPATH": str(folder)}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True)
+
+
+def heard(calls: Path) -> int:
+    return len(calls.read_text().splitlines()) if calls.exists() else 0
+
+
+def analyzed(day) -> int:
+    with day.begin() as connection:
+        return connection.scalar(sa.text("SELECT count(*) FROM features"))
+
+
+def kill_after(day, clicks, calls: Path, more: int, *, chunk: int = CHUNK) -> None:
+    """Start a run and kill it, workers and all, when it has heard so many more files."""
+    target = heard(calls) + more
+    run = start(day, clicks, calls, chunk=chunk)
+    while heard(calls) < target and run.poll() is None:
+        time.sleep(0.005)
+    os.killpg(run.pid, signal.SIGKILL)
+    run.communicate()
+
+
+def finish(day, clicks, calls: Path, **options) -> str:
+    run = start(day, clicks, calls, **options)
+    output, _ = run.communicate(timeout=240)
+    assert run.returncode == 0
+    return output.strip()
+
+
+# With two workers, a kill loses the open chunk and the two files at hand.
+LOST_A_KILL = CHUNK + 2
+
+
+def test_a_killed_run_hears_nothing_committed_twice(day, clicks, tmp_path):
+    """A run killed in its third chunk once re-heard the whole day: chunks were committed at the end."""
+    calls = tmp_path / "calls"
+    kills = (6, 3, 7)
+    for more in kills:
+        kill_after(day, clicks, calls, more)
+    finish(day, clicks, calls)
+    assert analyzed(day) == FILES
+    assert heard(calls) <= FILES + len(kills) * LOST_A_KILL
+    assert finish(day, clicks, calls).startswith("0 ")
+
+
+def test_control_without_chunk_commits_a_killed_run_loses_everything(day, clicks, tmp_path):
+    calls = tmp_path / "calls"
+    kill_after(day, clicks, calls, 18, chunk=10_000)
+    assert analyzed(day) == 0
+    finish(day, clicks, calls, chunk=10_000)
+    assert heard(calls) > FILES + LOST_A_KILL
+
+
+def test_two_runs_of_one_day_do_not_both_hear_it(day, clicks, tmp_path):
+    """Two runs at once once heard 704 of 1,000 files twice."""
+    calls = tmp_path / "calls"
+    runs = [start(day, clicks, calls) for _ in range(2)]
+    outputs = [run.communicate(timeout=240)[0] for run in runs]
+    assert [run.returncode for run in runs] == [0, 0]
+    assert heard(calls) == FILES
+    assert sorted(output.split()[0] for output in outputs) == ["0", str(FILES)]
+
+
+def test_a_file_that_kills_its_worker_is_marked_and_the_others_finish(day, clicks, tmp_path):
+    _, _, files = clicks
+    assert finish(day, clicks, tmp_path / "calls", poison=files[5].sha256) == f"{FILES - 1} {{'crashed-worker': 1}} 0"
+    with day.begin() as connection:
+        row = connection.execute(
+            sa.text("SELECT status, status_reason FROM generations WHERE audio_sha256 = :sha256"), {"sha256": files[5].sha256}
+        ).one()
+    assert tuple(row) == ("quarantined", "crashed-worker")
+    assert analyzed(day) == FILES - 1
+
+
+def test_only_a_stale_part_is_done_again(day, clicks, tmp_path):
+    finish(day, clicks, tmp_path / "calls")
+    with day.begin() as connection:
+        connection.execute(sa.text("UPDATE analyses SET version = 'old' WHERE part = 'tonal'"))
+        connection.execute(sa.text("UPDATE features SET versions = 'old', key = 'H major'"))
+        before = dict(connection.execute(sa.text("SELECT part, max(analyzed_at) FROM analyses GROUP BY 1")).all())
+    finish(day, clicks, tmp_path / "calls")
+    with day.begin() as connection:
+        after = dict(connection.execute(sa.text("SELECT part, max(analyzed_at) FROM analyses GROUP BY 1")).all())
+        versions = connection.scalars(sa.text("SELECT DISTINCT versions FROM features")).all()
+        assert connection.scalar(sa.text("SELECT count(*) FROM features WHERE key = 'H major'")) == 0
+        assert connection.scalar(sa.text("SELECT count(*) FROM features WHERE tempo_bpm IS NOT NULL")) == FILES
+    assert versions == [versions_text(PART_VERSIONS)]
+    assert {part for part in after if after[part] != before[part]} == {"tonal"}
+
+
+def test_a_take_with_known_audio_moves_on_without_work(day, clicks, tmp_path):
+    calls = tmp_path / "calls"
+    finish(day, clicks, calls)
+    with day.begin() as connection:
+        connection.execute(sa.text("UPDATE generations SET status = 'audio-ready' WHERE generation_id = 'g3'"))
+    finish(day, clicks, calls)
+    assert heard(calls) == FILES
+    with day.begin() as connection:
+        assert connection.scalar(sa.text("SELECT status FROM generations WHERE generation_id = 'g3'")) == "analyzed"
+
+
+def test_a_time_budget_commits_what_it_has_and_says_what_remains(day):
+    report = hear_day(day, DAY, Pool(1), Limits(budget_s=0.0, chunk_rows=CHUNK, item_timeout_s=60, item_memory_mb=2048))
+    assert (report.done, report.remaining) == (0, FILES)
+    assert pending_by_day(day) == {DAY: FILES}
+
+
+def test_scores_follow_analysis_and_feedback(day, clicks, tmp_path):
+    finish(day, clicks, tmp_path / "calls")
+    assert score_lagging(day).scored == FILES
+    assert score_lagging(day).scored == 0
+    with day.begin() as connection:
+        connection.execute(
+            sa.text("UPDATE generations SET liked = true, feedback_revision = feedback_revision + 1 WHERE generation_id = 'g1'")
+        )
+    assert count_lagging(day) == 1
+    before = total(day, "g1")
+    assert score_lagging(day).scored == 1
+    assert total(day, "g1") == pytest.approx(before + 0.2)
+    with day.begin() as connection:
+        terms = connection.scalar(
+            sa.text(
+                "SELECT terms FROM quality_scores q JOIN generations g ON g.id = q.generation"
+                " WHERE formula = 'seed_v1' AND generation_id = 'g1'"
+            )
+        )
+    assert json.loads(json.dumps(terms))["liked"] == 0.2
+
+
+def total(day, generation_id: str) -> float:
+    with day.begin() as connection:
+        return connection.scalar(
+            sa.text("SELECT quality_score FROM generations WHERE generation_id = :id"), {"id": generation_id}
+        )
