@@ -37,7 +37,7 @@ def analyzed_features(
 
 
 def _shown(ledger: Ledger, day: str, done: StageReport) -> dict[str, dg.MetadataValue | int | float | None]:
-    from keeptake.formats.figures import key_histogram, tempo_histogram
+    from keeptake.formats.figures import key_wheel, tempo_histogram
 
     heard = overviews.features_of_day(ledger, day)
     return {
@@ -47,5 +47,5 @@ def _shown(ledger: Ledger, day: str, done: StageReport) -> dict[str, dg.Metadata
         "failed": report.counts(dict(done.failed)),
         "analysis_rate": overviews.analysis_rate_of_day(ledger, day),
         "examples": report.table(heard.drop("audio_sha256").tail(overviews.EXAMPLES)),
-        "pictures": report.pictures({"Tempo": tempo_histogram(heard["tempo_bpm"]), "Key": key_histogram(heard["key"])}),
+        "pictures": report.pictures({"Tempo": tempo_histogram(heard["tempo_bpm"].to_list()), "Key": key_wheel(heard["key"].to_list())}),
     }

@@ -29,6 +29,6 @@ def quality_scores(ledger: LedgerResource) -> dg.MaterializeResult[None]:
             "mean_seed_v1": totals["seed_v1"].mean(),
             "mean_v2": totals["v2"].mean(),
             "best_and_worst": report.table(overviews.best_and_worst(ledger.get())),
-            "pictures": report.pictures({formula: score_histogram(total) for formula, total in totals.items()}),
+            "pictures": report.pictures({formula: score_histogram(total.to_list()) for formula, total in totals.items()}),
         }
     )

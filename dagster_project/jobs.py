@@ -2,14 +2,11 @@
 
 import dagster as dg
 
-from assets.partitions import capture_day
-
 take_to_score = dg.define_asset_job(
     "take_to_score",
     dg.AssetSelection.assets(
         "raw_generations", "audio_files", "analyzed_features", "embeddings", "quality_scores", "feature_snapshots"
     ),
-    partitions_def=capture_day,
     description="The whole chain of one capture day, from what arrived to its scores.",
 )
 

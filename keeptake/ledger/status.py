@@ -49,7 +49,7 @@ def status_rows(ledger: Ledger) -> Iterator[dict[str, Any]]:
 
 def refused(ledger: Ledger) -> Iterator[dict[str, Any]]:
     """One mapping a refusal, in order of arrival."""
-    query = sa.text("SELECT source, line, generation_id, reason, detail FROM refusals ORDER BY id")
+    query = sa.text("SELECT source, line, generation_id, reason, detail FROM refusals ORDER BY refused_at, source, line, id")
     with ledger.engine.connect() as connection:
         for row in connection.execution_options(yield_per=5000).execute(query):
             yield dict(row._mapping)
