@@ -45,7 +45,7 @@ def renamed(item: Mapping[str, JSON], fields: Mapping[str, str], defaults: Mappi
     for ours, theirs in fields.items():
         if taken[theirs] is not None:
             _put(record, ours, taken[theirs])
-    return {**{name: value for name, value in defaults.items() if record.get(name) is None}, **record}
+    return record | {name: value for name, value in defaults.items() if record.get(name) is None}
 
 
 def _drop(record: dict[str, Any], path: str) -> None:

@@ -123,9 +123,10 @@ class TableSource:
     def _rows(
         self, connection: psycopg.Connection[tuple[str, ...]], order: Sequence[str], after: Sequence[str] | None
     ) -> list[tuple[str, ...]]:
-        columns = sql.SQL(", ").join(map(sql.Identifier, order))
-        keys = sql.SQL(", ").join(map(sql.Identifier, order[: len(after or ())]))
-        texts = sql.SQL(", ").join(sql.SQL("{}::text").format(sql.Identifier(column)) for column in order)
+        # Qualified, for a bare name in ORDER BY would mean the text that is selected: 10 before 9.
+        ordered = [sql.Identifier("t", column) for column in order]
+        columns, keys = sql.SQL(", ").join(ordered), sql.SQL(", ").join(ordered[: len(after or ())])
+        texts = sql.SQL(", ").join(sql.SQL("{}::text").format(column) for column in ordered)
         # A parameter of unknown type takes the column's own: a time, a number, a text.
         where = (
             sql.SQL("WHERE ({}) > ({})").format(keys, sql.SQL(", ").join([sql.Placeholder()] * len(after)))
