@@ -4,8 +4,11 @@
 what an operator may choose. Does not: thresholds of the craft (they stand beside their code), secrets of providers.
 """
 
+import os
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from secrets import token_hex
 from typing import Literal
 
 from pydantic import Field
@@ -60,6 +63,7 @@ class Settings(BaseSettings):
     api_host: str = Field("127.0.0.1", description="Address that the API binds to.")
     api_port: int = Field(8002, ge=0, le=65_535, description="Port of the API.")
     api_workers: int = Field(1, ge=1, le=64, description="Worker processes of the API.")
+    api_body_timeout_s: float = Field(10.0, gt=0, description="Seconds that the body of one API call may take to arrive.")
     cors_origins: str = Field("", description="Origins (comma-separated) of web pages that may send feedback.")
     rate_limit_write: str = Field("600/minute", description="Writing calls allowed to one key.")
     rate_limit_read: str = Field("1200/minute", description="Reading calls allowed to one key.")
@@ -88,6 +92,16 @@ class Settings(BaseSettings):
     def incoming_location(self) -> Path:
         """Folder that is watched for new takes."""
         return (self.incoming_dir or self.home / "incoming").resolve()
+
+    def pseudonym_secret(self) -> str:
+        """Key of the users' pseudonyms: the given one, or one made once in HOME, which must be kept for them to stay the same."""
+        if self.pseudonym_key:
+            return self.pseudonym_key
+        path = self.home / "pseudonym.key"
+        self.home.mkdir(parents=True, exist_ok=True)
+        with suppress(FileExistsError), open(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
+            file.write(token_hex(32))
+        return path.read_text().strip()
 
 
 @cache

@@ -4,6 +4,7 @@ import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 from uuid import uuid4
 
 import psycopg
@@ -81,3 +82,20 @@ def _in_database(url: str, name: str) -> str:
 def _administer(url: str, statement: str) -> None:
     with psycopg.connect(libpq_url(url), autocommit=True) as connection:
         connection.execute(statement)
+
+
+@pytest.fixture(scope="session")
+def capture_service() -> ModuleType:
+    """Running services to send requests to: the module `tests/capture_service.py`."""
+    spec = importlib.util.spec_from_file_location("keeptake_test_capture_service", HERE / "capture_service.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def service(ledger: Ledger, tmp_path: Path, capture_service: ModuleType) -> Iterator[Any]:
+    """The HTTP service over a throw-away ledger, with a key for everything."""
+    with capture_service.running(ledger, tmp_path) as started:
+        yield started

@@ -1,0 +1,28 @@
+"""How routes answer and what they say of themselves.
+
+Belongs here: shared by the route files. Does not: errors (`problems.py`).
+"""
+
+import json
+from typing import Any
+
+from starlette.responses import Response
+
+from keeptake.capture.schemas import problems
+
+_EVERYWHERE = (422, 429, 500, 503)
+
+
+def json_answer(content: Any, *, status: int = 200, headers: dict[str, str] | None = None) -> Response:  # noqa: ANN401 -- JSON
+    """JSON as UTF-8; numbers print as they were given."""
+    text = json.dumps(content, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return Response(text, status, media_type="application/json", headers=headers)
+
+
+def operation(model: Any, *statuses: int, **more: Any) -> dict[str, Any]:  # noqa: ANN401 -- FastAPI's arguments
+    """Documentation of a route: the model of its success and the errors it may answer beside those of all routes.
+
+    401, 403 and the scope are added from the route's guard (`documentation.py`).
+    """
+    errors = problems(*sorted({*statuses, *_EVERYWHERE}))
+    return {"response_model": None, "responses": {200: {"model": model, **more}, **errors}}

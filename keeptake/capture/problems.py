@@ -1,0 +1,151 @@
+"""What went wrong, as RFC 9457 `application/problem+json`.
+
+Conventions: `code` is stable and for programs, `detail` is for people and never repeats a prompt, a secret or the query part of a
+URL; `errors` points into the body (RFC 6901). Belongs here: the shape of an error answer and how exceptions become one. Does
+not: deciding that something is wrong.
+"""
+
+import json
+import logging
+import traceback
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from keeptake.errors import UnavailableError
+from keeptake.json_values import pointer_to
+
+MEDIA_TYPE = "application/problem+json"
+RETRY_UNAVAILABLE_S = 2
+
+log = logging.getLogger("keeptake.capture")
+
+
+class FieldError(BaseModel):
+    """One field that was refused."""
+
+    pointer: str = Field(description="JSON pointer into the body, or the parameter.", examples=["/audioUrl"])
+    detail: str = Field(examples=["Missing audio URL"])
+
+
+class ProblemDocument(BaseModel):
+    """RFC 9457 problem details."""
+
+    type: str = Field(description="Names the kind of problem.", examples=["urn:keeptake:problem:missing-audioUrl"])
+    title: str = Field(examples=["Unprocessable Content"])
+    status: int = Field(examples=[422])
+    detail: str = Field(examples=["Missing audio URL"])
+    instance: str = Field(description="Path of the request.", examples=["/api/training-metadata"])
+    code: str = Field(description="Stable, for programs.", examples=["missing-audioUrl"])
+    requestId: str = Field(description="Also in the header X-Request-Id and in the service's log.")  # noqa: N815 -- the contract's name
+    errors: list[FieldError] = Field(default_factory=list)
+
+
+class Problem(Exception):  # noqa: N818 -- the RFC's own word
+    """An answer that is not a success.
+
+    Parameters
+    ----------
+    status : int
+        HTTP status.
+    code : str
+        Stable name of the case.
+    detail : str
+        For a person: what was found and what to do.
+    pointer : str, optional
+        JSON pointer of the offending field.
+    headers : dict, optional
+        Further headers, such as Retry-After.
+    """
+
+    def __init__(
+        self, status: int, code: str, detail: str, *, pointer: str | None = None, headers: dict[str, str] | None = None
+    ) -> None:
+        super().__init__(code)
+        self.status = status
+        self.code = code
+        self.detail = detail
+        self.errors = [] if pointer is None else [{"pointer": pointer, "detail": detail}]
+        self.headers = headers or {}
+
+
+def problem_document(
+    status: int, code: str, detail: str, *, instance: str, request_id: str, errors: list[dict[str, str]] | None = None
+) -> dict[str, Any]:
+    """Fill in a problem document."""
+    return {
+        "type": f"urn:keeptake:problem:{code}",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+        "instance": instance,
+        "code": code,
+        "requestId": request_id,
+        "errors": errors or [],
+    }
+
+
+def answer(request: Request, problem: Problem) -> Response:
+    """Turn a problem into its response."""
+    document = problem_document(
+        problem.status,
+        problem.code,
+        problem.detail,
+        instance=request.url.path,
+        request_id=request.scope.get("state", {}).get("request_id", ""),
+        errors=problem.errors,
+    )
+    body = json.dumps(document, ensure_ascii=True)  # ASCII: a path may hold what UTF-8 cannot
+    return Response(body, problem.status, media_type=MEDIA_TYPE, headers=problem.headers)
+
+
+def install(app: FastAPI) -> None:
+    """Answer every failure of `app` with a problem document."""
+
+    @app.exception_handler(Problem)
+    async def _on_problem(request: Request, problem: Problem) -> Response:
+        return answer(request, problem)
+
+    @app.exception_handler(HTTPException)
+    async def _on_http(request: Request, error: HTTPException) -> Response:
+        code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "-")
+        return answer(request, Problem(error.status_code, code, str(error.detail), headers=dict(error.headers or {})))
+
+    @app.exception_handler(RequestValidationError)
+    async def _on_invalid(request: Request, error: RequestValidationError) -> Response:
+        problem = Problem(422, "invalid-parameter", "a parameter is not what it should be")
+        problem.errors = [
+            {"pointer": pointer_to(tuple(str(step) for step in found["loc"])), "detail": found["msg"]} for found in error.errors()
+        ]
+        return answer(request, problem)
+
+    @app.exception_handler(UnavailableError)
+    async def _on_unavailable(request: Request, error: UnavailableError) -> Response:
+        log.warning("unavailable %s", type(error).__name__)
+        return answer(request, unavailable())
+
+    @app.exception_handler(Exception)
+    async def _on_fault(request: Request, error: Exception) -> Response:
+        log_fault(error)
+        return answer(request, Problem(500, "internal-error", "the service failed; its log has the request's id"))
+
+
+def unavailable() -> Problem:
+    """Answer for a ledger or a store that is away."""
+    return Problem(
+        503,
+        "unavailable",
+        "the ledger does not answer just now: repeat the call",
+        headers={"Retry-After": str(RETRY_UNAVAILABLE_S)},
+    )
+
+
+def log_fault(error: BaseException) -> None:
+    """Log where something broke without its message: a database error quotes the row, and with it a prompt."""
+    frames = traceback.extract_tb(error.__traceback__)
+    log.error("fault %s at %s", type(error).__name__, " < ".join(f"{frame.name}:{frame.lineno}" for frame in frames[::-1][:12]))

@@ -1,0 +1,305 @@
+"""Whole exports, written by Postgres itself and read in large pieces: the original's JSONL and CSV lines.
+
+One COPY is one statement and with it one snapshot; the server writes the final text of a line, and we pass its bytes on without
+looking at them: a line never becomes a Python string. JSON stays raw in COPY's CSV form because its quote and delimiter are
+control characters, which JSON text never holds. Rows come in the order of arrival through nested index lookups, so that the first
+byte needs no sort and no hash table of everything.
+
+Belongs here: the text of exports and the reading of a COPY. Does not: HTTP, compression (`capture/exporting.py`).
+"""
+
+import select
+import threading
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import psycopg
+from psycopg import pq, sql
+
+from keeptake.errors import BusyError, LedgerUnavailableError
+from keeptake.ledger.serving import DEADLINE_S, break_off
+
+PIECE_BYTES = 1 << 18
+PAUSE_S = 30.0  # Postgres may be silent this long in the middle of an export
+LONGEST_S = 3600.0  # a reader slower than this keeps old row versions alive for everybody
+AT_ONCE = 2  # exports of one key
+_NAMESPACE = 0x4B58
+
+_TIME = (
+    "to_char(g.created_at AT TIME ZONE 'UTC', CASE WHEN date_part('milliseconds', g.created_at)::numeric % 1000 = 0"
+    """ THEN 'YYYY-MM-DD"T"HH24:MI:SS"Z"' ELSE 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"' END)"""
+)
+# As claimed, else as measured, else as asked for; text, so that 30 prints as 30.
+_ASKED = """CASE WHEN jsonb_typeof(g.generation_params -> 'duration') = 'number'
+    THEN nullif(g.generation_params ->> 'duration', '0') END"""
+_DURATION = f"coalesce(g.duration_s::text, a.duration_s::text, {_ASKED})"
+_FROM = """
+    FROM generations g
+    LEFT JOIN audio a ON a.sha256 = g.audio_sha256
+    LEFT JOIN features f ON f.audio_sha256 = g.audio_sha256
+"""
+_STREAMED = """
+    SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off; SET LOCAL enable_sort = off; SET LOCAL jit = off;
+    SET LOCAL enable_material = off; SET LOCAL max_parallel_workers_per_gather = 0
+"""
+
+
+def _json(expression: str) -> str:
+    return f"coalesce(to_json({expression})::text, 'null')"
+
+
+def _bare(expression: str) -> str:
+    return f"coalesce({expression}::text, 'null')"
+
+
+def _object(fields: dict[str, str]) -> str:
+    pairs = " || ', ' || ".join(f"'\"{name}\": ' || {text}" for name, text in fields.items())
+    return f"'{{' || {pairs} || '}}'"
+
+
+_METADATA = {
+    "generation_id": _json("g.generation_id"),
+    "provider": _json("g.provider"),
+    "model_used": _json("g.model_used"),
+    "generation_params": "g.generation_params::text",
+    "liked": _bare("g.liked"),
+    "rating": _bare("g.rating"),
+    "used": _bare("g.used"),
+    "created_at": f"'\"' || {_TIME} || '\"'",
+    "heard": _object(
+        {
+            "tempo_bpm": _bare("f.tempo_bpm"),
+            "key": _json("f.key"),
+            "has_vocals": _bare("f.has_vocals"),
+            "loudness_lufs": _bare("f.loudness_lufs"),
+        }
+    ),
+}
+QUALITY_SCALES = {"unit": "g.quality_score", "rating": "g.rating"}
+
+
+def _line(scale: str) -> str:
+    return _object(
+        {
+            "prompt": _json("coalesce(g.ai_enhanced_prompt, g.user_prompt)"),
+            "audio_url": _json("g.audio_url"),
+            "duration": _bare(_DURATION),
+            "metadata": _object(_METADATA),
+            "quality_score": _bare(QUALITY_SCALES[scale]),
+        }
+    )
+
+
+CSV_COLUMNS = {
+    "generationId": "g.generation_id",
+    "userPrompt": "g.user_prompt",
+    "aiEnhancedPrompt": "g.ai_enhanced_prompt",
+    "audioUrl": "g.audio_url",
+    "duration": _DURATION,
+    "genre": "g.generation_params ->> 'genre'",
+    "bpm": "g.generation_params ->> 'bpm'",
+    "rating": "g.rating::text",
+    "used": "g.used::text",
+}
+MORE_CSV_COLUMNS = {
+    "provider": "g.provider",
+    "modelUsed": "g.model_used",
+    "format": "coalesce(g.format, a.format)",
+    "key": "g.generation_params ->> 'key'",
+    "mood": "g.generation_params ->> 'mood'",
+    "style": "g.generation_params ->> 'style'",
+    "liked": "g.liked::text",
+    "qualityScore": "g.quality_score::text",
+    "status": "g.status",
+    "usedForTraining": "g.used_for_training::text",
+    "createdAt": _TIME,
+    "heardTempoBpm": "f.tempo_bpm::text",
+    "heardKey": "f.key",
+    "heardVocals": "f.has_vocals::text",
+    "heardLoudnessLufs": "f.loudness_lufs::text",
+    "audioSha256": "g.audio_sha256",
+}
+_NEVER_FORMULA = frozenset(("duration", "rating", "used", "liked", "qualityScore", "usedForTraining", "createdAt", "audioSha256"))
+_NEVER_FORMULA |= {"heardTempoBpm", "heardVocals", "heardLoudnessLufs"}
+
+
+def _cell(name: str, expression: str, *, is_excel_safe: bool) -> str:
+    if not is_excel_safe or name in _NEVER_FORMULA:
+        return f'{expression} AS "{name}"'
+    # = + - @, tab and CR first: a spreadsheet would run the cell
+    return f"CASE WHEN ascii({expression}) IN (61, 43, 45, 64, 9, 13) THEN '''' ELSE '' END || ({expression}) AS \"{name}\""
+
+
+def _rows(columns: str, provider: str | None, least_quality: float | None) -> sql.Composed:
+    conditions = [sql.SQL("g.erased_at IS NULL")]
+    if provider is not None:
+        conditions.append(sql.SQL("g.provider = {}").format(sql.Literal(provider)))  # type: ignore[arg-type]  # Composed is as good
+    if least_quality is not None:
+        conditions.append(sql.SQL("g.quality_score >= {}").format(sql.Literal(least_quality)))  # type: ignore[arg-type]
+    where = sql.SQL(" AND ").join(conditions)
+    return sql.SQL("SELECT ") + sql.SQL(columns) + sql.SQL(f"{_FROM} WHERE ") + where + sql.SQL(" ORDER BY g.id")
+
+
+def jsonl_query(*, provider: str | None = None, least_quality: float | None = None, scale: str = "unit") -> bytes:
+    """COPY of the original's training lines."""
+    rows = _rows(_line(scale), provider, least_quality)
+    copy = sql.SQL("COPY ({}) TO STDOUT (FORMAT csv, QUOTE E'\\x01', DELIMITER E'\\x02')").format(rows)
+    return copy.as_bytes()
+
+
+def csv_query(
+    *,
+    provider: str | None = None,
+    least_quality: float | None = None,
+    more_columns: Iterable[str] = (),
+    is_excel_safe: bool = True,
+) -> bytes:
+    """COPY of the original's CSV, nine columns and then the ones of `MORE_CSV_COLUMNS` that are asked for."""
+    columns = CSV_COLUMNS | {name: MORE_CSV_COLUMNS[name] for name in more_columns}
+    cells = ", ".join(_cell(name, expression, is_excel_safe=is_excel_safe) for name, expression in columns.items())
+    rows = _rows(cells, provider, least_quality)
+    return sql.SQL("COPY ({}) TO STDOUT (FORMAT csv, HEADER)").format(rows).as_bytes()
+
+
+def arrow_query(*, provider: str | None = None, least_quality: float | None = None) -> str:
+    """The same rows, flat and typed, for Arrow."""
+    columns = f"""
+        coalesce(g.ai_enhanced_prompt, g.user_prompt) AS prompt, g.audio_url, ({_DURATION})::float8 AS duration, g.generation_id,
+        g.provider, g.model_used, g.generation_params::text AS generation_params, g.liked, g.rating, g.used, g.created_at,
+        f.tempo_bpm AS heard_tempo_bpm, f.key AS heard_key, f.has_vocals AS heard_has_vocals,
+        f.loudness_lufs AS heard_loudness_lufs, g.quality_score
+    """
+    return _rows(columns, provider, least_quality).as_string()
+
+
+class CopyReader:
+    """A COPY that is read piece by piece, by one thread at a time; any thread may break it off.
+
+    Parameters
+    ----------
+    arguments : dict
+        Of libpq.
+    query : bytes
+        `COPY (…) TO STDOUT`.
+    owner : str
+        At most `AT_ONCE` exports of one owner run at once, in all processes together.
+
+    Raises
+    ------
+    BusyError
+        If the owner runs as many exports already.
+    LedgerUnavailableError
+        If the ledger does not answer.
+    """
+
+    def __init__(self, arguments: dict[str, Any], query: bytes, *, owner: str) -> None:
+        self.rows = 0
+        self.is_done = False
+        self._lock = threading.Lock()
+        self._ends_s = time.monotonic() + LONGEST_S
+        self._first = True
+        try:
+            self._connection = psycopg.connect(**arguments, autocommit=True)
+        except psycopg.OperationalError as outage:
+            raise LedgerUnavailableError("no connection to the ledger for an export") from outage
+        watchdog = threading.Timer(DEADLINE_S, break_off, (self._connection,))
+        watchdog.daemon = True
+        watchdog.start()
+        try:
+            self._start(query, owner)
+        except psycopg.OperationalError as outage:
+            self._connection.close()
+            raise LedgerUnavailableError("the ledger broke an export off") from outage
+        except BaseException:
+            self._connection.close()
+            raise
+        finally:
+            watchdog.cancel()
+
+    def _start(self, query: bytes, owner: str) -> None:
+        self._connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        # Locks of the transaction: they go with it, however it ends.
+        for place in range(AT_ONCE):
+            taken = "SELECT pg_try_advisory_xact_lock(%s, hashtext(%s))"
+            row = self._connection.execute(taken, (_NAMESPACE, f"{owner}:{place}")).fetchone()
+            if row is not None and row[0]:
+                break
+        else:
+            raise BusyError(f"{AT_ONCE} exports of this key are running: wait until one ends")
+        self._connection.pgconn.exec_(_STREAMED.encode())
+        self._connection.pgconn.send_query(query)
+        result = self._result(DEADLINE_S)
+        if result is None or result.status != pq.ExecStatus.COPY_OUT:
+            raise LedgerUnavailableError(f"an export did not start: {_state(result)}")
+
+    def read(self) -> bytes:
+        """Return the next piece, at most a line more than `PIECE_BYTES`; empty at the end.
+
+        Raises
+        ------
+        LedgerUnavailableError
+            If the export fails midway.
+        """
+        with self._lock:
+            return b"" if self.is_done else self._read()
+
+    def _read(self) -> bytes:
+        pgconn = self._connection.pgconn
+        lines: list[memoryview] = []
+        size = 0
+        try:
+            while size < PIECE_BYTES:
+                length, line = pgconn.get_copy_data(1)
+                if length > 0:
+                    lines.append(line)
+                    size += length
+                elif length == 0:
+                    if lines and self._first:
+                        break  # the first piece goes out as soon as there is something
+                    self._wait(PAUSE_S)
+                else:
+                    self._finish()
+                    break
+        except psycopg.OperationalError as outage:
+            raise LedgerUnavailableError("the ledger broke an export off") from outage
+        self.rows += len(lines)
+        self._first = False
+        return b"".join(lines)
+
+    def _finish(self) -> None:
+        result = self._result(PAUSE_S)
+        if result is None or result.status != pq.ExecStatus.COMMAND_OK:
+            raise LedgerUnavailableError(f"an export failed midway: {_state(result)}")
+        self.is_done = True
+
+    def _result(self, patience_s: float) -> Any:  # noqa: ANN401 -- psycopg's class is an abstract one of three
+        while self._connection.pgconn.is_busy():
+            self._wait(patience_s)
+        return self._connection.pgconn.get_result()
+
+    def _wait(self, patience_s: float) -> None:
+        if time.monotonic() > self._ends_s:
+            raise LedgerUnavailableError(f"an export may take {LONGEST_S:g} s")
+        ready, _, _ = select.select([self._connection.pgconn.socket], [], [], patience_s)
+        if not ready:
+            raise LedgerUnavailableError(f"the ledger was silent for {patience_s:g} s in an export")
+        self._connection.pgconn.consume_input()
+
+    def break_off(self) -> None:
+        """End it from any thread, at once."""
+        break_off(self._connection)
+
+    def close(self) -> None:
+        """Free the server's side; waits for a read that is going on."""
+        if not self.is_done:
+            self.break_off()
+        with self._lock:
+            self._connection.close()
+
+
+def _state(result: Any) -> str:  # noqa: ANN401 -- as above
+    if result is None:
+        return "no result"
+    state = result.error_field(pq.DiagnosticField.SQLSTATE)
+    return f"SQLSTATE {state.decode()}" if state else str(result.status)

@@ -1,0 +1,117 @@
+"""The ledger as a service asks it: an asynchronous pool whose every question ends in time.
+
+A query that outlives its deadline has its socket shut down: cancelling the task instead would make psycopg ask the server to
+cancel and wait for it, which a frozen server never answers. Connections are in autocommit mode: one statement is one transaction.
+Belongs here: the pool, its deadline and the way in which an outage shows. Does not: statements (a file a topic beside this one).
+"""
+
+import asyncio
+import os
+import socket
+from collections.abc import Sequence
+from typing import Any
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.rows import RowFactory, dict_row, tuple_row
+from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
+
+from keeptake.errors import LedgerUnavailableError
+from keeptake.ledger.connection import libpq_url
+
+DEADLINE_S = 1.8  # an outage is to be answered within 2 s
+RECONNECT_S = 5.0  # psycopg's pool waits 1, 2, 4, 8 s … between attempts: given up after 5, the next caller starts anew
+_CONNECT_TIMEOUT_S = 2
+_OPTIONS = "-c timezone=UTC -c client_min_messages=warning -c synchronous_commit=on"
+
+Connection = psycopg.AsyncConnection[tuple[Any, ...]]
+
+
+def connect_arguments(url: str) -> dict[str, Any]:
+    """Arguments of libpq for a ledger at `url`; options in the URL count above ours.
+
+    `synchronous_commit=on` is ours to say: what we acknowledge is on disk even where the server's default is laxer.
+    """
+    arguments = conninfo_to_dict(libpq_url(url))
+    arguments["options"] = f"{_OPTIONS} {arguments.get('options') or ''}".strip()
+    return {"connect_timeout": _CONNECT_TIMEOUT_S, **arguments}
+
+
+class ServingPool:
+    """Connections for many small questions at once.
+
+    Parameters
+    ----------
+    url : str
+        `postgresql://…`.
+    most : int
+        Connections of this process.
+    """
+
+    def __init__(self, url: str, *, most: int = 12) -> None:
+        self.arguments = connect_arguments(url)
+        self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
+            kwargs={**self.arguments, "autocommit": True},
+            min_size=1,
+            max_size=most,
+            timeout=DEADLINE_S,
+            reconnect_timeout=RECONNECT_S,
+            open=False,
+        )
+        self._draining: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        """Start connecting; returns at once, so that a service starts while its ledger is away."""
+        await self._pool.open(wait=False)
+
+    async def close(self) -> None:
+        """Give the connections back."""
+        await self._pool.close()
+
+    async def rows(self, query: str, given: Sequence[Any] = (), *, deadline_s: float = DEADLINE_S) -> list[tuple[Any, ...]]:
+        """Run one statement as one transaction.
+
+        Raises
+        ------
+        LedgerUnavailableError
+            If the ledger is away or does not answer within `deadline_s`.
+        """
+        return await self._run(query, given, deadline_s, tuple_row)
+
+    async def mappings(self, query: str, given: Sequence[Any] = (), *, deadline_s: float = DEADLINE_S) -> list[dict[str, Any]]:
+        """Run one statement as one transaction; rows by column name."""
+        return await self._run(query, given, deadline_s, dict_row)
+
+    async def _run(self, query: str, given: Sequence[Any], deadline_s: float, shape: RowFactory[Any]) -> list[Any]:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + deadline_s
+        try:
+            connection = await self._pool.getconn(timeout=min(deadline_s, DEADLINE_S))
+        except (PoolTimeout, PoolClosed) as outage:
+            raise LedgerUnavailableError("no connection to the ledger in time") from outage
+        watchdog = loop.call_later(max(deadline - loop.time(), 0.05), break_off, connection)
+        try:
+            cursor = await connection.cursor(row_factory=shape).execute(query, given)
+            return await cursor.fetchall()
+        except psycopg.OperationalError as outage:
+            self._drop_idle()
+            raise LedgerUnavailableError(f"the ledger broke off: {type(outage).__name__}") from outage
+        finally:
+            watchdog.cancel()
+            await self._pool.putconn(connection)
+
+    def _drop_idle(self) -> None:
+        """After one connection broke the idle ones are doubtful too: without this each would fail one more request."""
+        if self._draining is None or self._draining.done():
+            self._draining = asyncio.get_running_loop().create_task(self._pool.drain())
+
+
+def break_off(connection: psycopg.AsyncConnection[Any] | psycopg.Connection[Any]) -> None:
+    """Shut a connection's socket down, whoever waits on it."""
+    if connection.closed:
+        return
+    with socket.socket(fileno=os.dup(connection.pgconn.socket)) as double:
+        try:
+            double.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            return  # the other side was faster

@@ -1,0 +1,338 @@
+"""The contract: saving, feedback, records, exports, statistics, and the shape of every error."""
+
+import json
+
+import pytest
+
+from keeptake.capture.app import PREFIX
+
+
+@pytest.fixture
+def take(capture_service):
+    return capture_service.take
+
+
+def heard(service, generation_id, **features):
+    """Give a generation audio and features, as the pipeline would."""
+    sha256 = f"{abs(hash(generation_id)):064x}"[:64]
+    values = {"rhythm_confidence": 0.8, "tempo_stability": 0.9, "no_clipping": 1.0, "dynamic_range": 0.4, "tempo_bpm": 140.0}
+    values |= features
+    with service.ledger.begin() as connection:
+        connection.exec_driver_sql(
+            "INSERT INTO audio (sha256, storage_key, size_bytes, format, codec, duration_s, sample_rate_hz, channels)"
+            " VALUES (%s, %s, 1000, 'mp3', 'mp3', 29.5, 44100, 2)",
+            (sha256, f"sha256/{sha256}"),
+        )
+        names = ", ".join(values)
+        connection.exec_driver_sql(
+            f"INSERT INTO features (audio_sha256, versions, {names}) VALUES (%s, 'x=1', {', '.join(['%s'] * len(values))})",
+            (sha256, *values.values()),
+        )
+        connection.exec_driver_sql(
+            "UPDATE generations SET audio_sha256 = %s, audio_status = 'stored', status = 'embedded' WHERE generation_id = %s",
+            (sha256, generation_id),
+        )
+
+
+def test_the_originals_own_calls(service, capture_service):
+    """Every call that the system's first documentation shows, as it shows it."""
+    saved = service.post(capture_service.EXAMPLE | {"audioUrl": "https://..."})
+    assert saved.status_code == 200
+    assert saved.json()["success"] is True
+    assert saved.json()["generationId"] == "gen_xyz"
+    said = {"liked": True, "rating": 5, "feedback": "Perfect trap beat!", "used": True}
+    given = service.feedback("gen_xyz", said)
+    assert given.status_code == 200
+    assert given.json() == {"success": True, "generationId": "gen_xyz", "userFeedback": said, "qualityScore": None}
+    service.query("UPDATE generations SET quality_score = 0.945 RETURNING 1")
+    jsonl = service.get("/export/jsonl?provider=suno&minQualityScore=0.7&qualityScale=rating")
+    assert jsonl.status_code == 200
+    line = json.loads(jsonl.text)
+    assert list(line) == ["prompt", "audio_url", "duration", "metadata", "quality_score"]
+    assert jsonl.text.startswith(
+        '{"prompt": "dark, trap, 140 BPM - dark trap beat", "audio_url": "https://...", "duration": 30, "metadata": {'
+    )
+    assert jsonl.text.endswith('}, "quality_score": 5}\n')
+    csv = service.get("/export/csv?minQualityScore=0.5")
+    assert csv.text == (
+        "generationId,userPrompt,aiEnhancedPrompt,audioUrl,duration,genre,bpm,rating,used\n"
+        'gen_xyz,dark trap beat 140 bpm,"dark, trap, 140 BPM - dark trap beat",https://...,30,trap,140,5,true\n'
+    )
+    statistics = service.get("/statistics/overview").json()
+    assert statistics["success"] is True
+    shown = statistics["statistics"]
+    assert shown["totalGenerations"] == 1
+    assert shown["byProvider"] == {"suno": 1}
+    assert (shown["withFeedback"], shown["averageQualityScore"], shown["usedForTraining"]) == (1, 0.945, 0)
+
+
+def test_a_repeated_save_is_a_replay_and_another_one_a_conflict(service, take):
+    first = service.post(take("g1")).json()
+    again = service.post(take("g1")).json()
+    assert again == first | {"replayed": True}
+    other = service.post(take("g1", userPrompt="something else"))
+    assert other.status_code == 409
+    assert other.json()["code"] == "generation-conflict"
+    assert service.query("SELECT user_prompt FROM generations") == [("dark trap beat 140 bpm",)]
+
+
+def test_feedback_in_a_repeated_save_is_an_update_once(service, take):
+    service.post(take("g1", userFeedback={"liked": True}))
+    for _ in range(3):
+        assert service.post(take("g1", userFeedback={"liked": True, "rating": 4})).json()["replayed"] is True
+    assert service.query("SELECT liked, rating, feedback_revision FROM generations") == [(True, 4, 2)]
+    assert service.query("SELECT revision, changes FROM feedback_history ORDER BY 1") == [
+        (1, {"liked": True}),
+        (2, {"rating": 4}),
+    ]
+
+
+def test_a_late_repeat_of_a_save_does_not_undo_what_others_said_since(service, take):
+    service.post(take("g1", userFeedback={"liked": True}))
+    with service.new_client(service.key_for("feedback:write")) as user:
+        service.feedback("g1", {"liked": False}, user)
+    service.post(take("g1", userFeedback={"liked": True}))
+    assert service.query("SELECT liked FROM generations") == [(False,)]
+
+
+def test_feedback_merges_clears_and_leaves_alone(service, take):
+    service.post(take("g1"))
+    service.feedback("g1", {"liked": True, "rating": 2, "feedback": "meh"})
+    merged = service.client.patch(f"{PREFIX}/g1/feedback", json={"rating": None, "used": False})
+    assert merged.json()["userFeedback"] == {"liked": True, "feedback": "meh", "used": False}
+    assert service.query("SELECT revision, changes FROM feedback_history ORDER BY 1") == [
+        (1, {"liked": True, "rating": 2, "feedback": "meh"}),
+        (2, {"rating": None, "used": False}),
+    ]
+    assert service.feedback("nobody", {"liked": True}).status_code == 404
+    assert service.feedback("g1", {"rating": 6}).status_code == 422
+    assert service.feedback("g1", {}).status_code == 422
+    assert service.feedback("g1", {"rated": 5}).status_code == 422
+
+
+def test_feedback_answers_with_the_score_of_the_graph(service, take):
+    """One implementation: what the call answers is what the graph stores for the same row."""
+    from keeptake.ledger.scores import score_lagging
+
+    cases = [{"liked": True}, {"rating": 1}, {"used": True, "rating": 5, "liked": True}, {"feedback": "x"}]
+    answered = {}
+    for index, said in enumerate(cases):
+        name = f"g{index}"
+        service.post(take(name))
+        heard(service, name, rhythm_confidence=0.3 + index / 10)
+        answered[name] = service.feedback(name, said).json()["qualityScore"]
+    score_lagging(service.ledger)
+    stored = dict(service.query("SELECT generation_id, quality_score FROM generations"))
+    assert stored == answered
+    assert len(set(answered.values())) == len(cases)
+
+
+@pytest.mark.parametrize(
+    ("changes", "detail"),
+    [
+        ({"audioUrl": None}, "Missing audio URL"),
+        ({"provider": ""}, "Missing provider"),
+        ({"duration": 0}, "Invalid duration"),
+        ({"duration": -3}, "Invalid duration"),
+    ],
+)
+def test_the_three_refusals_that_clients_compare(service, take, changes, detail):
+    refused = service.post(take("g1", **changes))
+    assert refused.status_code == 422
+    problem = refused.json()
+    assert refused.headers["content-type"] == "application/problem+json"
+    assert problem["detail"] == detail
+    assert problem["errors"] == [{"pointer": f"/{next(iter(changes))}", "detail": detail}]
+    assert problem["requestId"] == refused.headers["x-request-id"]
+    assert set(problem) == {"type", "title", "status", "detail", "instance", "code", "requestId", "errors"}
+
+
+def test_a_record_reads_back_as_it_was_claimed(service, take):
+    odd = {"nested": {"deep": [1, 2.5, None, "ü"]}}
+    service.post(take("g1", duration=30, mysterious=odd, createdAt="2026-01-02T03:04:05Z", generationCost=0.25))
+    shown = service.get("/g1")
+    record = shown.json()
+    assert record["duration"] == 30
+    assert '"duration":30,' in shown.text
+    assert record["extra"] == {"mysterious": odd}
+    assert record["createdAt"] == "2026-01-02T03:04:05Z"
+    assert record["generationParams"] == {"genre": "trap", "bpm": 140, "mood": "dark", "duration": 30}
+    assert record["generationCost"] == 0.25
+    assert service.get("/g1", headers={"If-None-Match": shown.headers["etag"]}).status_code == 304
+    service.feedback("g1", {"liked": True})
+    assert service.get("/g1", headers={"If-None-Match": shown.headers["etag"]}).status_code == 200
+    assert service.get("/unknown").status_code == 404
+
+
+def test_what_was_heard_shows_in_record_and_export(service, take):
+    service.post(take("g1", generationParams={}))
+    heard(service, "g1", key="F minor", has_vocals=False, loudness_lufs=-9.25)
+    record = service.get("/g1").json()
+    assert record["analysisMetadata"]["rhythmCharacteristics"]["tempoBpm"] == 140.0
+    assert record["duration"] == 29.5
+    line = json.loads(service.get("/export/jsonl").text)
+    assert line["duration"] == 29.5
+    assert line["metadata"]["heard"] == {"tempo_bpm": 140, "key": "F minor", "has_vocals": False, "loudness_lufs": -9.25}
+
+
+def test_pages_hold_every_record_once_newest_first(service, take):
+    for index in range(25):
+        service.post(
+            take(f"g{index:02}", createdAt=f"2026-01-01T00:00:{index // 5:02}Z", provider="udio" if index % 2 else "suno")
+        )
+    names, cursor = [], ""
+    while cursor is not None:
+        page = service.get(f"?limit=7{'&cursor=' + cursor if cursor else ''}").json()
+        names += [item["generationId"] for item in page["items"]]
+        cursor = page["nextCursor"]
+    assert names == [f"g{index:02}" for index in reversed(range(25))]
+    assert len(service.get("?provider=udio&limit=200").json()["items"]) == 12
+    assert service.get("?userId=nobody").json() == {"items": [], "nextCursor": None}
+    assert len(service.get("?status=captured").json()["items"]) == 25
+    assert service.get("?limit=201").status_code == 422
+    assert service.get("?cursor=nonsense").status_code == 422
+
+
+def test_a_batch_answers_line_by_line_in_order(service, take):
+    service.post(take("known"))
+    lines = [
+        json.dumps(take("b1", userFeedback={"rating": 3})),
+        "",
+        "{not json",
+        json.dumps(take("known")),
+        json.dumps(take("known", provider="other")),
+        json.dumps(take("b1", userFeedback={"rating": 3})),
+        json.dumps(take("b2", audioUrl="")),
+        json.dumps(take("b3")),
+    ]
+    answer = service.client.post(f"{PREFIX}/batch", content="\n".join(lines), headers={"Content-Type": "application/x-ndjson"})
+    assert answer.status_code == 200
+    results = answer.json()["results"]
+    assert [(result["line"], result["status"], result["generationId"]) for result in results] == [
+        (1, 200, "b1"),
+        (3, 400, None),
+        (4, 200, "known"),
+        (5, 409, "known"),
+        (6, 200, "b1"),
+        (7, 422, "b2"),
+        (8, 200, "b3"),
+    ]
+    assert [result.get("replayed") for result in results] == [False, None, True, None, True, None, False]
+    assert {name: answer.json()[name] for name in ("success", "saved", "replayed", "refused")} == {
+        "success": False,
+        "saved": 2,
+        "replayed": 2,
+        "refused": 3,
+    }
+    stored = service.query("SELECT generation_id, rating FROM generations ORDER BY 1")
+    assert stored == [("b1", 3), ("b3", None), ("known", None)]
+    assert service.query("SELECT count(*) FROM feedback_history") == [(1,)]
+    too_many = "\n".join(json.dumps(take(f"x{index}")) for index in range(1001))
+    refused = service.client.post(f"{PREFIX}/batch", content=too_many, headers={"Content-Type": "application/x-ndjson"})
+    assert refused.status_code == 413
+
+
+def test_statistics_have_a_tag_and_no_average_without_scores(service, take):
+    service.post(take("g1"))
+    first = service.get("/statistics/overview")
+    assert first.json()["statistics"]["averageQualityScore"] is None
+    again = service.get("/statistics/overview", headers={"If-None-Match": first.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+    service.post(take("g2"))
+    assert service.get("/statistics/overview").json() == first.json()  # cached
+
+
+def test_every_answer_carries_the_request_id(service):
+    given = service.get("/nobody", headers={"X-Request-Id": "abc-123"})
+    assert given.headers["x-request-id"] == given.json()["requestId"] == "abc-123"
+    odd = service.get("/nobody", headers={"X-Request-Id": "a b\tc"})
+    assert odd.headers["x-request-id"] != "a b\tc"
+    unknown = service.client.get("/nowhere")
+    assert (unknown.status_code, unknown.json()["code"]) == (404, "not-found")
+    wrong = service.client.delete(PREFIX)
+    assert (wrong.status_code, wrong.json()["status"]) == (405, 405)
+
+
+@pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")  # Apprise imports it
+def test_missing_generations_show_in_metrics_and_once_in_an_alert(service, take, tmp_path):
+    from keeptake.capture.missing import alert_missing
+    from keeptake.ledger.expected import missing_by_provider
+
+    service.post(take("here"))
+    told = service.client.post(f"{PREFIX}/expected", json={"provider": "suno", "generationIds": ["here", "gone", "late"]})
+    assert told.json() == {"success": True, "announced": 3, "missing": 2}
+    assert 'keeptake_missing_metadata{provider="suno"} 2' in service.client.get("/metrics").text
+    assert missing_by_provider(service.ledger) == {"suno": 2}
+    with alert_sink() as (address, alerts):
+        assert alert_missing(service.ledger, [address]) == []
+        service.post(take("late"))
+        assert [item.generation_id for item in alert_missing(service.ledger, [address])] == ["gone"]
+        assert alert_missing(service.ledger, [address]) == []
+    assert len(alerts) == 1
+    assert "suno: 1" in alerts[0] and "gone" in alerts[0]
+    service.post(take("gone"))
+    assert 'keeptake_missing_metadata{provider="suno"}' not in service.client.get("/metrics").text
+
+
+def alert_sink():
+    """A local server that keeps what Apprise sends to it."""
+    import threading
+    from contextlib import contextmanager
+    from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+    alerts = []
+
+    class Sink(BaseHTTPRequestHandler):
+        def do_POST(self):
+            alerts.append(self.rfile.read(int(self.headers["Content-Length"])).decode())
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    @contextmanager
+    def listening():
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Sink)
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield f"json://127.0.0.1:{server.server_port}/", alerts
+        server.shutdown()
+        server.server_close()
+
+    return listening()
+
+
+def test_metrics_count_saves_feedback_and_exports(service, take):
+    def value(line):
+        found = [text for text in service.client.get("/metrics").text.splitlines() if text.startswith(line)]
+        return float(found[0].rsplit(" ", 1)[1]) if found else 0.0
+
+    names = [
+        'keeptake_saves_total{outcome="saved",provider="suno"}',
+        'keeptake_saves_total{outcome="refused",provider="unknown"}',
+        'keeptake_feedback_total{kind="rating"}',
+        'keeptake_export_rows_total{format="jsonl"}',
+        "keeptake_save_seconds_count",
+    ]
+    before = [value(name) for name in names]
+    service.post(take("g1"))
+    service.post(take("g2", provider=None))
+    service.feedback("g1", {"rating": 5})
+    service.get("/export/jsonl")
+    assert [value(name) - earlier for name, earlier in zip(names, before, strict=True)] == [1, 1, 1, 1, 1]
+
+
+def test_readiness_names_what_fails(service, tmp_path, capture_service, postgres):
+    from keeptake.ledger.connection import Ledger
+
+    ready = service.client.get("/readyz")
+    assert (ready.status_code, ready.json()["status"]) == (200, "ready")
+    nowhere = Ledger("postgresql://nobody@127.0.0.1:1/nothing")
+    app_folder = tmp_path / "other"
+    app_folder.mkdir()
+    with capture_service.running(nowhere, app_folder, has_key=False) as broken:
+        failing = broken.client.get("/readyz")
+        assert (failing.status_code, failing.json()["failing"]) == (503, ["ledger", "migrations"])
+        assert "retry-after" in failing.headers
+        assert broken.client.get("/healthz").status_code == 200
