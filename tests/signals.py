@@ -88,3 +88,20 @@ def cadence(
         out[at : at + t.size] += sound * np.exp(-t / 0.6) * np.minimum(1, t / 0.005)
     out = out[: round(duration_s * sample_rate_hz)]
     return (0.6 * out / np.abs(out).max()).astype(np.float32)
+
+
+def song(
+    tempo_bpm: float, sections: str, bars_each: int, sample_rate_hz: int, *, beats_per_bar: int = 4, seed: int = 0
+) -> np.ndarray:
+    """Sections of equal length, a letter each: A is a drum beat, B chords without drums, C a bright arpeggio over both."""
+    rng = np.random.default_rng(seed)
+    length_s = bars_each * beats_per_bar * 60 / tempo_bpm
+    drums = drum_beat(tempo_bpm, length_s, sample_rate_hz, beats_per_bar=beats_per_bar, seed=seed)
+    t = time_s(length_s, sample_rate_hz)
+    beat = (t * tempo_bpm / 60) % 1
+    chords = 0.2 * np.exp(-2 * beat) * sum(np.sin(2 * np.pi * hz * t) for hz in (220.0, 277.2, 329.6))
+    steps = np.array([880.0, 1108.7, 1318.5, 1760.0])[(t * tempo_bpm / 15).astype(int) % 4]
+    arpeggio = 0.2 * np.sign(np.sin(2 * np.pi * np.cumsum(steps) / sample_rate_hz)) * np.exp(-4 * ((t * tempo_bpm / 15) % 1))
+    parts = {"A": drums, "B": chords, "C": 0.6 * drums + 0.5 * chords + arpeggio}
+    out = np.concatenate([parts[letter] for letter in sections])
+    return (0.7 * out / np.abs(out).max() + 1e-4 * rng.standard_normal(out.size)).astype(np.float32)

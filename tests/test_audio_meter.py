@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from keeptake.audio.frontend import SAMPLE_RATE_HZ, SHORT_HOP, listen
-from keeptake.audio.meter import MIN_BEATS, beat_spectra, beats_per_bar, downbeats
+from keeptake.audio.meter import MIN_BEATS, beat_levels, beat_spectra, beats_per_bar, downbeats
 
 FRAME_RATE_HZ = SAMPLE_RATE_HZ / SHORT_HOP
 
@@ -14,12 +14,12 @@ FRAME_RATE_HZ = SAMPLE_RATE_HZ / SHORT_HOP
 def test_bars_of_three_and_of_four(signals, in_bar, tempo_bpm):
     mel = listen(signals.drum_beat(tempo_bpm, 20, SAMPLE_RATE_HZ, beats_per_bar=in_bar)).mel
     beats_s = np.arange(0, 19.9, 60 / tempo_bpm)
-    assert beats_per_bar(beat_spectra(mel, beats_s, frame_rate_hz=FRAME_RATE_HZ)) == in_bar
+    assert beats_per_bar(beat_spectra(beat_levels(mel, beats_s, frame_rate_hz=FRAME_RATE_HZ))) == in_bar
 
 
 def test_bare_clicks_have_no_bars(signals):
     mel = listen(signals.click_track(120, 20, SAMPLE_RATE_HZ)).mel
-    assert beats_per_bar(beat_spectra(mel, np.arange(0.1, 19.5, 0.5), frame_rate_hz=FRAME_RATE_HZ)) is None
+    assert beats_per_bar(beat_spectra(beat_levels(mel, np.arange(0.1, 19.5, 0.5), frame_rate_hz=FRAME_RATE_HZ))) is None
 
 
 def test_unrelated_beats_and_few_beats_have_no_bars():

@@ -22,26 +22,34 @@ BANDS = 32
 LOW_BANDS = 10  # of 128 mel bands: up to about 270 Hz, bass and kick drum
 
 
-def beat_spectra(mel: Floats, beats_s: Floats, *, frame_rate_hz: float) -> Floats:
-    """Mean log mel spectrum from each beat to the next, standardised over the beats.
+def beat_levels(mel: Floats, edges_s: Floats, *, frame_rate_hz: float) -> Floats:
+    """Mean level between neighbouring edges: beats, or any other division.
 
     Parameters
     ----------
     mel : np.ndarray [shape=(frames, bands), >= 0]
-        Power mel spectrogram; the number of bands is a multiple of `BANDS`.
-    beats_s : np.ndarray [shape=(n,), increasing]
-        Beat times, n >= 2.
+        Power mel spectrogram, not silent; the number of bands is a multiple of `BANDS`.
+    edges_s : np.ndarray [shape=(n,), increasing]
+        Times in seconds, n >= 2.
     frame_rate_hz : float
         Frames a second.
 
     Returns
     -------
     np.ndarray [shape=(n - 1, BANDS)]
+        In dB, with a floor 60 dB below the loud frames.
     """
-    edges = np.unique(np.round(beats_s * frame_rate_hz).astype(int).clip(0, len(mel) - 1))
-    power = np.add.reduceat(mel, edges, axis=0)[:-1] / np.diff(edges)[:, None]
-    level = np.log(power.reshape(len(power), BANDS, -1).mean(axis=2) + 1e-6 * float(mel.max()))
-    spectra: Floats = (level - level.mean(axis=0)) / np.maximum(level.std(axis=0), 0.1)
+    edges = np.round(edges_s * frame_rate_hz).astype(int).clip(0, len(mel))
+    edges = np.maximum.accumulate(np.minimum(edges, len(mel) - 1 - np.arange(edges.size)[::-1]))
+    power = np.add.reduceat(mel, edges, axis=0)[:-1] / np.maximum(np.diff(edges), 1)[:, None]
+    power = power.reshape(len(power), BANDS, -1).mean(axis=2)
+    levels: Floats = 10 * np.log10(power + 1e-6 * np.percentile(power.sum(axis=1), 95))
+    return levels
+
+
+def beat_spectra(levels: Floats) -> Floats:
+    """Standardise levels over the beats, so that no band outshouts the others; the shape stays."""
+    spectra: Floats = (levels - levels.mean(axis=0)) / np.maximum(levels.std(axis=0), 0.4)
     return spectra
 
 

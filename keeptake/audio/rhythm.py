@@ -91,7 +91,7 @@ def rhythm(mel: Floats, *, frame_rate_hz: float, duration_s: float) -> tuple[dic
 
 
 def _bars(mel: Floats, flux: Floats, beats_s: Floats, *, frame_rate_hz: float) -> tuple[int | None, Floats]:
-    spectra = meter.beat_spectra(mel, beats_s, frame_rate_hz=frame_rate_hz)
+    spectra = meter.beat_spectra(meter.beat_levels(mel, beats_s, frame_rate_hz=frame_rate_hz))
     in_bar = meter.beats_per_bar(spectra)
     if in_bar is None:
         return None, np.zeros(0)
