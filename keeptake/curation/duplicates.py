@@ -14,8 +14,8 @@ many semitones b is above a. Belongs here: takes to pairs and groups. Does not: 
 which of a group is kept (`select.py`), SQL (`ledger/duplicates.py`).
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -88,6 +88,19 @@ class _Corpus(NamedTuple):
         return np.searchsorted(self.start, position, side="right") - 1
 
 
+class _Wanted(NamedTuple):
+    """Which pairs of takes are asked for."""
+
+    is_new: NDArray[np.bool_]
+    among_new: bool
+
+    def pairs(self, a: NDArray[np.int64], b: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Whether each pair of takes is."""
+        if self.among_new:
+            return self.is_new[a] | self.is_new[b]
+        return self.is_new[a] ^ self.is_new[b]
+
+
 class _Shared(NamedTuple):
     """Frames of two takes with the same key: positions in the corpus, and quarter tones from a up to b."""
 
@@ -105,6 +118,7 @@ def find_duplicates(
     vectors: Mapping[str, NDArray[np.float32]] | None = None,
     *,
     new: Collection[str] | None = None,
+    among_new: bool = True,
 ) -> list[DuplicatePair]:
     """Find the pairs of takes that share sound.
 
@@ -116,6 +130,8 @@ def find_duplicates(
         Embeddings; where both of a pair are given, their cosine is part of the evidence.
     new : collection of names, optional
         Only pairs with at least one of these: new takes against the stored ones.
+    among_new : bool
+        Whether pairs of two new takes count; False where stored takes come in portions and the new ones were compared before.
 
     Returns
     -------
@@ -124,8 +140,9 @@ def find_duplicates(
     """
     corpus = _lay_out(fingerprints)
     is_new = np.ones(len(corpus.names), bool) if new is None else np.isin(corpus.names, list(new))
-    pairs = (_align(corpus, a, b, hypotheses) for a, b, hypotheses in _candidates(corpus, is_new))
-    return [_with_cosine(pair, vectors) for pair in pairs if pair is not None]
+    wanted = _Wanted(is_new, among_new)
+    pairs = (_align(corpus, a, b, hypotheses) for a, b, hypotheses in _candidates(corpus, wanted))
+    return with_cosines([pair for pair in pairs if pair is not None], vectors or {})
 
 
 def tells_enough(codes: Codes) -> bool:
@@ -153,13 +170,16 @@ def groups(pairs: Sequence[DuplicatePair]) -> list[Group]:
     return sorted(found, key=lambda group: (-len(group.members), group.members))
 
 
-def _with_cosine(pair: DuplicatePair, vectors: Mapping[str, NDArray[np.float32]] | None) -> DuplicatePair:
-    if vectors is None or pair.a not in vectors or pair.b not in vectors:
-        return pair
-    a, b = vectors[pair.a].astype(float), vectors[pair.b].astype(float)
-    size = float(np.linalg.norm(a) * np.linalg.norm(b))
-    values = {name: getattr(pair, name) for name in pair.__slots__}
-    return DuplicatePair(**{**values, "cosine": float(a @ b / size) if size > 0 else None})
+def with_cosines(pairs: Iterable[DuplicatePair], vectors: Mapping[str, NDArray[np.float32]]) -> list[DuplicatePair]:
+    """Add the second witness: the cosine of the embeddings, of those pairs that both have one."""
+    return [replace(pair, cosine=_cosine(vectors.get(pair.a), vectors.get(pair.b))) for pair in pairs]
+
+
+def _cosine(a: NDArray[np.float32] | None, b: NDArray[np.float32] | None) -> float | None:
+    if a is None or b is None:
+        return None
+    size = float(np.linalg.norm(a)) * float(np.linalg.norm(b))
+    return round(float(np.dot(a, b)) / size, 4) if size > 0 else None
 
 
 def _lay_out(fingerprints: Mapping[str, Codes]) -> _Corpus:
@@ -172,9 +192,9 @@ def _lay_out(fingerprints: Mapping[str, Codes]) -> _Corpus:
     return _Corpus(names, codes, start, length)
 
 
-def _candidates(corpus: _Corpus, is_new: NDArray[np.bool_]) -> Iterator[tuple[int, int, _Shared]]:
+def _candidates(corpus: _Corpus, wanted: _Wanted) -> Iterator[tuple[int, int, _Shared]]:
     """Pairs of takes that agree around at least one shared key, with their likeliest alignments."""
-    found = [_agree_locally(corpus, shared) for shared in _shared_keys(corpus, is_new)]
+    found = [_agree_locally(corpus, shared) for shared in _shared_keys(corpus, wanted)]
     if not found:
         return
     shared = _Shared(*(np.concatenate(column) for column in zip(*found, strict=True)))
@@ -194,7 +214,7 @@ def _most_voted(shared: _Shared) -> _Shared:
     return _Shared(shared.a[best], shared.b[best], shared.steps[best])
 
 
-def _shared_keys(corpus: _Corpus, is_new: NDArray[np.bool_]) -> Iterator[_Shared]:
+def _shared_keys(corpus: _Corpus, wanted: _Wanted) -> Iterator[_Shared]:
     """Frames of different takes with equal keys, in portions that fit into memory."""
     key, turn = _keys(corpus)
     tells = np.repeat(corpus.codes[:-KEY_LAG_FRAMES] != 0, 2) & np.repeat(corpus.codes[KEY_LAG_FRAMES:] != 0, 2)
@@ -207,8 +227,9 @@ def _shared_keys(corpus: _Corpus, is_new: NDArray[np.bool_]) -> Iterator[_Shared
         entries, take = entries[~again], take[~again]
         for ahead in range(1, NEXT_IN_ROW + 1):
             same = key[entries[:-ahead]] == key[entries[ahead:]]
-            wanted = np.flatnonzero(same & (is_new[take[:-ahead]] | is_new[take[ahead:]]))
-            one, other = entries[wanted], entries[wanted + ahead]
+            at = np.flatnonzero(same)
+            at = at[wanted.pairs(take[at], take[at + ahead])]
+            one, other = entries[at], entries[at + ahead]
             yield _Shared(one // 2, other // 2, turn[one].astype(np.int64) - turn[other])
 
 
