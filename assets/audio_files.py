@@ -1,10 +1,10 @@
 """Bytes fetched once, proved to decode, stored under their hash; the rest quarantined with a reason."""
 
 import dagster as dg
-from keeptake.custody.keep import keep_day
 
 from assets import report
 from assets.partitions import capture_day
+from keeptake.custody.keep import keep_day
 from keeptake.ledger import overviews
 from keeptake.ledger.tables import audio
 from keeptake.progress import to_log

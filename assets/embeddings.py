@@ -3,10 +3,10 @@
 from functools import partial
 
 import dagster as dg
-from keeptake.embedding.models import DEFAULT_MODEL, version_of
 
 from assets import report
 from assets.partitions import capture_day
+from keeptake.embedding.models import DEFAULT_MODEL, version_of
 from keeptake.ledger import overviews, tables
 from keeptake.progress import to_log
 from keeptake.settings import settings

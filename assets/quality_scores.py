@@ -6,6 +6,8 @@ from assets import report
 from keeptake.curation.quality import FORMULAS
 from keeptake.ledger import overviews, tables
 from keeptake.ledger.scores import score_lagging
+from keeptake.settings import settings
+from keeptake.warehouse import write_score_report
 from resources.ledger import LedgerResource
 
 
@@ -32,3 +34,10 @@ def quality_scores(ledger: LedgerResource) -> dg.MaterializeResult[None]:
             "pictures": report.pictures({formula: score_histogram(total.to_list()) for formula, total in totals.items()}),
         }
     )
+
+
+@dg.asset(group_name="quality", kinds={"polars", "markdown"}, owners=["team:data"], deps=["quality_scores"])
+def score_report(ledger: LedgerResource) -> dg.MaterializeResult[None]:
+    """The distribution of all scores by formula, provider and week, kept as a dated page."""
+    path, by_provider = write_score_report(ledger.get(), settings().home / "reports")
+    return dg.MaterializeResult(metadata={"path": dg.MetadataValue.path(path), "by_provider": report.table(by_provider)})

@@ -1,7 +1,6 @@
 """Generations pulled from the sources into the ledger, as captured."""
 
 import dagster as dg
-from keeptake.sources.pull import pull_sources, today
 
 from assets import report
 from assets.partitions import capture_day
@@ -10,6 +9,7 @@ from keeptake.ledger.status import day_counts
 from keeptake.ledger.tables import generations
 from keeptake.progress import to_log
 from keeptake.settings import settings
+from keeptake.sources.pull import pull_sources, today
 from resources.ledger import LedgerResource
 
 

@@ -9,6 +9,7 @@ import json
 import logging
 import sys
 from collections.abc import Iterable, Mapping
+from contextlib import closing
 from typing import Annotated, Any
 
 import typer
@@ -85,7 +86,8 @@ def status(as_json: Json = False, rows: Annotated[bool, typer.Option(help="Print
 
     with open_home() as ledger:
         if rows:
-            print_rows(queries.status_rows(ledger), as_json, "Generations")
+            with closing(queries.status_rows(ledger)) as found:
+                print_rows(found, as_json, "Generations")
             return
         counts = queries.status(ledger)
     if as_json:
@@ -102,8 +104,8 @@ def refusals(as_json: Json = False) -> None:
     from dagster_project.home import open_home
     from keeptake.ledger.status import refused
 
-    with open_home() as ledger:
-        print_rows(refused(ledger), as_json, "Refused records")
+    with open_home() as ledger, closing(refused(ledger)) as found:
+        print_rows(found, as_json, "Refused records")
 
 
 @app.command("import")
@@ -112,11 +114,10 @@ def import_(
     as_json: Json = False,
 ) -> None:
     """Take generations in from a source; a repeated or interrupted import continues where it must."""
-    from keeptake.sources.pull import import_source
-
     from dagster_project.home import open_home
     from keeptake.progress import bar, to_log
     from keeptake.settings import settings
+    from keeptake.sources.pull import import_source
 
     with open_home() as ledger, bar():
         report = import_source(source, ledger, settings(), progress=to_log(lambda line: None))

@@ -13,9 +13,11 @@ from assets.checks import (
     stored_audio_is_there,
     takes_are_unique,
 )
+from assets.curated_datasets import curated_dataset
 from assets.embeddings import embeddings
+from assets.exports import analysis_csv, dataset_manifest, training_jsonl, training_parquet
 from assets.feature_snapshots import feature_snapshots
-from assets.quality_scores import quality_scores
+from assets.quality_scores import quality_scores, score_report
 from assets.raw_generations import raw_generations
 from dagster_project import failures, jobs, sensors
 from resources.audio_store import AudioStoreResource
@@ -39,7 +41,20 @@ def default_resources() -> dict[str, Any]:
 def build_definitions(*, resources: Mapping[str, Any] | None = None) -> dg.Definitions:
     """Build the definitions; tests swap connections by `resources`. Opens nothing and needs no environment."""
     return dg.Definitions(
-        assets=[raw_generations, audio_files, analyzed_features, embeddings, quality_scores, feature_snapshots],
+        assets=[
+            raw_generations,
+            audio_files,
+            analyzed_features,
+            embeddings,
+            quality_scores,
+            score_report,
+            feature_snapshots,
+            curated_dataset,
+            training_jsonl,
+            training_parquet,
+            analysis_csv,
+            dataset_manifest,
+        ],
         asset_checks=[
             takes_are_unique,
             stored_audio_is_there,
@@ -47,8 +62,9 @@ def build_definitions(*, resources: Mapping[str, Any] | None = None) -> dg.Defin
             scores_lie_in_the_unit_interval,
             failures.no_day_has_failed_rows,
         ],
-        jobs=[jobs.take_to_score, jobs.rescore],
-        sensors=[sensors.arrivals, sensors.feedback_moved, failures.run_failures],
+        jobs=[jobs.take_to_score, jobs.rescore, jobs.publish_dataset, jobs.score_report_job],
+        schedules=[jobs.monthly_export, jobs.weekly_score_report],
+        sensors=[sensors.arrivals, sensors.feedback_moved, sensors.enough_new_takes, failures.run_failures],
         resources={**default_resources(), **(resources or {})},
         executor=dg.in_process_executor,
     )

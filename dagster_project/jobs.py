@@ -2,6 +2,8 @@
 
 import dagster as dg
 
+from assets.partitions import policy_names
+
 take_to_score = dg.define_asset_job(
     "take_to_score",
     dg.AssetSelection.assets(
@@ -10,8 +12,30 @@ take_to_score = dg.define_asset_job(
     description="The whole chain of one capture day, from what arrived to its scores.",
 )
 
+publish_dataset = dg.define_asset_job(
+    "publish_dataset",
+    dg.AssetSelection.assets("curated_dataset", "training_jsonl", "training_parquet", "analysis_csv", "dataset_manifest"),
+    description="A new version of a policy's dataset, or the finding that the present one already says the same.",
+)
+
+score_report_job = dg.define_asset_job(
+    "report_scores", dg.AssetSelection.assets("score_report"), description="The distribution of all scores, on paper."
+)
+
 rescore = dg.define_asset_job(
     "rescore",
     dg.AssetSelection.assets("quality_scores"),
     description="New scores for the takes whose feedback moved.",
 )
+
+
+@dg.schedule(job=publish_dataset, cron_schedule="0 3 1 * *", default_status=dg.DefaultScheduleStatus.RUNNING)
+def monthly_export(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest]:
+    """Publish every policy's dataset on the first of the month."""
+    return [dg.RunRequest(partition_key=policy) for policy in policy_names()]
+
+
+@dg.schedule(job=score_report_job, cron_schedule="0 4 * * 1", default_status=dg.DefaultScheduleStatus.RUNNING)
+def weekly_score_report(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+    """Report the distribution of scores every Monday."""
+    return dg.RunRequest()

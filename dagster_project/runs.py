@@ -6,7 +6,6 @@ Belongs here: executing jobs and adding up what they report. Does not: deciding 
 from typing import Any
 
 import dagster as dg
-from keeptake.sources.pull import today
 
 from dagster_project.definitions import defs
 from dagster_project.jobs import rescore, take_to_score
@@ -14,6 +13,7 @@ from keeptake.errors import KeeptakeError
 from keeptake.ledger.connection import Ledger
 from keeptake.ledger.scores import count_lagging
 from keeptake.ledger.status import pending_by_day, status
+from keeptake.sources.pull import today
 
 COUNTED = {"analyzed_features": "analyzed", "embeddings": "embedded", "quality_scores": "scored"}
 QUIET = {"loggers": {"console": {"config": {"log_level": "ERROR"}}}}

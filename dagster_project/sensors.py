@@ -4,15 +4,19 @@ A sensor never relies on a `run_key`, which deduplicates for ever: it asks the l
 flight.
 """
 
+import json
 from collections.abc import Collection, Mapping
 
 import dagster as dg
-from keeptake.sources.pull import has_news, today
 
-from dagster_project.jobs import rescore, take_to_score
+from assets.partitions import policy_names
+from dagster_project.jobs import publish_dataset, rescore, take_to_score
+from keeptake.curation.policy import load_policy
 from keeptake.ledger.scores import count_lagging
-from keeptake.ledger.status import pending_by_day
+from keeptake.ledger.soundness import problems
+from keeptake.ledger.status import good_takes, pending_by_day
 from keeptake.settings import settings
+from keeptake.sources.pull import has_news, today
 from resources.ledger import LedgerResource
 
 MAX_DAYS_A_TICK = 10
@@ -60,3 +64,39 @@ def feedback_moved(context: dg.SensorEvaluationContext, ledger: LedgerResource) 
     if not lagging:
         return dg.SkipReason("every score is up to date")
     return dg.RunRequest(tags={"keeptake/lagging": str(lagging)})
+
+
+def read_asked(cursor: str | None) -> dict[str, int]:
+    """Good takes of each policy when a version was last asked for; a cursor that makes no sense counts as none.
+
+    >>> read_asked('{"a": 3, "b": "x"}'), read_asked("no JSON"), read_asked(None)
+    ({'a': 3}, {}, {})
+    """
+    try:
+        found = json.loads(cursor or "{}")
+    except ValueError:
+        return {}
+    return {name: count for name, count in found.items() if isinstance(count, int)} if isinstance(found, dict) else {}
+
+
+def policies_to_publish(
+    good: Mapping[str, int], asked: Mapping[str, int], in_flight: Collection[str], *, after: int
+) -> list[str]:
+    """Policies with at least `after` more good takes than when a version was last asked for, and no run at work."""
+    return sorted(name for name, count in good.items() if count - asked.get(name, 0) >= after and name not in in_flight)
+
+
+@dg.sensor(job=publish_dataset, minimum_interval_seconds=60, default_status=dg.DefaultSensorStatus.RUNNING)
+def enough_new_takes(context: dg.SensorEvaluationContext, ledger: LedgerResource) -> dg.SensorResult | dg.SkipReason:
+    """The gate: ask for a new version where enough new takes pass a policy's score and nothing is wrong with the ledger."""
+    policies = [load_policy(name, settings().policies_dir) for name in policy_names()]
+    good = {policy.name: good_takes(ledger.get(), policy.select.formula, policy.select.min_score) for policy in policies}
+    asked = read_asked(context.cursor)
+    in_flight = partitions_in_flight(context.instance, publish_dataset.name)
+    names = policies_to_publish(good, asked, in_flight, after=settings().publish_after_rows)
+    if not names:
+        return dg.SkipReason(f"no policy has {settings().publish_after_rows} new good takes")
+    if wrong := problems(ledger.get()):
+        return dg.SkipReason(f"blocking checks fail: {'; '.join(wrong)}")
+    cursor = json.dumps({**asked, **{name: good[name] for name in names}}, sort_keys=True)
+    return dg.SensorResult(run_requests=[dg.RunRequest(partition_key=name) for name in names], cursor=cursor)

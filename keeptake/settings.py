@@ -47,6 +47,8 @@ class Settings(BaseSettings):
     analysis_timeout_s: float = Field(120.0, gt=0, description="Seconds of CPU that one file may take to be heard.")
     analysis_memory_mb: int = Field(4096, ge=256, description="Megabytes of memory that one worker may take.")
 
+    publish_after_rows: int = Field(200, ge=1, description="New takes that pass a policy's score before a new version is built.")
+
     fetch_timeout_s: float = Field(60.0, gt=0, description="Seconds that fetching one file may take in all.")
     fetch_allow_http_hosts: str = Field(
         "", description="Hosts (comma-separated, host or host:port) that may be fetched over plain http and at private addresses."
@@ -99,7 +101,7 @@ class Settings(BaseSettings):
             return self.pseudonym_key
         path = self.home / "pseudonym.key"
         self.home.mkdir(parents=True, exist_ok=True)
-        with suppress(FileExistsError), open(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
+        with suppress(FileExistsError), os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
             file.write(token_hex(32))
         return path.read_text().strip()
 

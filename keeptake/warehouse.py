@@ -3,12 +3,14 @@
 Belongs here: snapshots of capture days and reading published Parquet. Does not: training datasets (`curation/`, `formats/`).
 """
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import polars as pl
 
+from keeptake.curation.quality import PRINCIPAL
 from keeptake.ledger.connection import Ledger
-from keeptake.ledger.overviews import snapshot_of_day
+from keeptake.ledger.overviews import scores, scores_by_provider_and_week, snapshot_of_day
 
 
 def write_snapshot(ledger: Ledger, day: str, folder: Path) -> tuple[Path, pl.DataFrame]:
@@ -35,3 +37,25 @@ def read_snapshots(folder: Path) -> pl.DataFrame:
     pattern = str(folder / "captured_on=*" / "takes.parquet")
     query = "SELECT * FROM read_parquet(?, hive_partitioning = true) ORDER BY captured_on, generation_id"
     return duckdb.sql(query, params=[pattern]).pl()
+
+
+def write_score_report(ledger: Ledger, folder: Path) -> tuple[Path, pl.DataFrame]:
+    """Write the scores' distribution as `scores-DATE.md` beside its picture.
+
+    Returns
+    -------
+    (Path, pl.DataFrame)
+        The page, and its table: takes, mean and tenths by provider and week of capture.
+    """
+    from keeptake.formats.figures import score_histogram
+
+    taken = scores_by_provider_and_week(ledger)
+    folder.mkdir(parents=True, exist_ok=True)
+    today = datetime.now(UTC).date().isoformat()
+    (folder / f"scores-{today}.png").write_bytes(score_histogram(scores(ledger, PRINCIPAL)["total"].to_list()))
+    lines = [
+        "| " + " | ".join(str(value) for value in row) + " |" for row in [taken.columns, ["---"] * taken.width, *taken.rows()]
+    ]
+    page = folder / f"scores-{today}.md"
+    page.write_text(f"# Scores on {today}\n\n![scores](scores-{today}.png)\n\n" + "\n".join(lines) + "\n")
+    return page, taken

@@ -14,6 +14,7 @@ GRAPH = {
     "analyzed_features": ("hearing", "day", {"audio_files"}),
     "embeddings": ("embedding", "day", {"analyzed_features"}),
     "quality_scores": ("quality", None, {"analyzed_features", "embeddings"}),
+    "score_report": ("quality", None, {"quality_scores"}),
     "feature_snapshots": ("published", "day", {"quality_scores", "embeddings"}),
     "curated_dataset": ("published", "policy", {"quality_scores"}),
     "training_jsonl": ("published", "policy", {"curated_dataset"}),

@@ -95,6 +95,17 @@ def scores(ledger: Ledger, formula: str) -> pl.DataFrame:
     return ledger.arrow(f"SELECT total FROM quality_scores WHERE formula = '{formula}' ORDER BY generation")
 
 
+def scores_by_provider_and_week(ledger: Ledger) -> pl.DataFrame:
+    """Takes, mean score and its lowest and highest tenth, by provider and week of capture."""
+    return ledger.arrow(
+        "SELECT provider, to_char(captured_on, 'IYYY-\"W\"IW') AS week, count(*) AS takes,"
+        " round(avg(quality_score)::numeric, 3)::float8 AS mean,"
+        " percentile_cont(0.1) WITHIN GROUP (ORDER BY quality_score) AS lowest_tenth,"
+        " percentile_cont(0.9) WITHIN GROUP (ORDER BY quality_score) AS highest_tenth"
+        " FROM generations WHERE quality_score IS NOT NULL GROUP BY 1, 2 ORDER BY 2 DESC, 1"
+    )
+
+
 def best_and_worst(ledger: Ledger) -> pl.DataFrame:
     """The five best and the five worst scored takes, with their terms."""
     query = (

@@ -42,3 +42,12 @@ def scores_that_disagree(ledger: Ledger) -> list[str]:
         " (g.scored_revision = q.feedback_revision AND g.quality_score IS DISTINCT FROM q.total)"
         f" LIMIT {MOST}",
     )
+
+
+def problems(ledger: Ledger) -> list[str]:
+    """What keeps a dataset from being built of this ledger: the findings of the blocking checks, in words."""
+    found = {
+        "analyzed takes without features": analyzed_without_features(ledger),
+        "takes whose score is not the formula's": scores_that_disagree(ledger),
+    }
+    return [f"{len(ids)} {what}, the first {ids[0]}" for what, ids in found.items() if ids]

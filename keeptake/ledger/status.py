@@ -3,7 +3,7 @@
 Belongs here: read-only counts over generations. Does not: the public statistics of the API.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 import sqlalchemy as sa
@@ -39,7 +39,7 @@ def status(ledger: Ledger) -> dict[str, Any]:
         }
 
 
-def status_rows(ledger: Ledger) -> Iterator[dict[str, Any]]:
+def status_rows(ledger: Ledger) -> Generator[dict[str, Any]]:
     """One mapping a generation, in order of arrival."""
     query = sa.text("SELECT generation_id, status, audio_status, audio_reason, quality_score FROM generations ORDER BY id")
     with ledger.engine.connect() as connection:
@@ -47,7 +47,7 @@ def status_rows(ledger: Ledger) -> Iterator[dict[str, Any]]:
             yield dict(row._mapping)
 
 
-def refused(ledger: Ledger) -> Iterator[dict[str, Any]]:
+def refused(ledger: Ledger) -> Generator[dict[str, Any]]:
     """One mapping a refusal, in order of arrival."""
     query = sa.text("SELECT source, line, generation_id, reason, detail FROM refusals ORDER BY refused_at, source, line, id")
     with ledger.engine.connect() as connection:
@@ -83,3 +83,10 @@ def days_with_failures(ledger: Ledger) -> dict[str, dict[str, int]]:
         for day, reason, rows in connection.execute(query):
             days.setdefault(day, {})[reason] = rows
     return days
+
+
+def good_takes(ledger: Ledger, formula: str, min_score: float) -> int:
+    """Takes whose total by a formula reaches a score."""
+    query = sa.text("SELECT count(*) FROM quality_scores WHERE formula = :formula AND total >= :least")
+    with ledger.begin() as connection:
+        return int(connection.scalar(query, {"formula": formula, "least": min_score}) or 0)

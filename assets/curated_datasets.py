@@ -1,0 +1,50 @@
+"""Selection with a named reason for every row left out, duplicates, balance, splits; the chosen audio written aside."""
+
+import dagster as dg
+
+from assets import report
+from assets.partitions import policy_names
+from keeptake.curation.policy import load_policy
+from keeptake.curation.publish import stage_version
+from keeptake.formats.card import pictures
+from keeptake.ledger import overviews, tables
+from keeptake.progress import to_log
+from keeptake.settings import settings
+from resources.audio_store import AudioStoreResource
+from resources.ledger import LedgerResource
+
+by_policy = dg.StaticPartitionsDefinition(policy_names())
+
+
+@dg.asset(
+    partitions_def=by_policy,
+    group_name="published",
+    kinds={"polars", "postgres"},
+    owners=["team:ml"],
+    deps=["quality_scores"],
+    metadata={"dagster/column_schema": report.schema_of(tables.selections), "dagster/table_name": "public.selections"},
+)
+def curated_dataset(
+    context: dg.AssetExecutionContext, ledger: LedgerResource, audio_store: AudioStoreResource
+) -> dg.MaterializeResult[None]:
+    """The takes that a policy keeps, in splits that share no group, and the first rule that failed for every other take."""
+    policy = load_policy(context.partition_key, settings().policies_dir)
+    stage = stage_version(
+        ledger.get(),
+        policy,
+        read_audio=audio_store.get().read,
+        datasets_dir=settings().datasets_location,
+        pseudonym_key=settings().pseudonym_secret(),
+        progress=to_log(context.log.info),
+    )
+    return dg.MaterializeResult(
+        metadata={
+            "dagster/row_count": stage.rows.height,
+            "version": stage.version,
+            "is_new": stage.is_new,
+            "left_out": report.counts(overviews.left_out(ledger.get(), policy.name)),
+            "policy": dg.MetadataValue.json(policy.model_dump(mode="json")),
+            "examples": report.table(stage.rows.head(10)),
+            "pictures": report.pictures(pictures(stage.rows, stage.lineage)),
+        }
+    )

@@ -1,0 +1,77 @@
+"""The published version: Parquet, JSONL, CSV, trainer formats, card, manifest.
+
+The first three write into the folder that `curated_dataset` staged; the last proves it with the trainers' readers and makes it
+visible by one rename. Where nothing is staged, the visible version already says the same, and they say so.
+"""
+
+from collections.abc import Callable
+
+import dagster as dg
+
+from assets import report
+from assets.curated_datasets import by_policy
+from keeptake.curation.publish import Stage, publish_staged, staged, write_csv, write_jsonl, write_parquet
+from keeptake.datasets import show_version
+from keeptake.settings import settings
+from resources.ledger import LedgerResource
+
+
+def _write(policy: str, write: Callable[[Stage], None]) -> dg.MaterializeResult[None]:
+    stage = staged(settings().datasets_location, policy)
+    if stage is None:
+        return dg.MaterializeResult(metadata={"written": "nothing: the published version already holds these rows"})
+    write(stage)
+    files = sorted(path.relative_to(stage.folder).as_posix() for path in stage.folder.rglob("*") if path.is_file())
+    return dg.MaterializeResult(
+        metadata={
+            "dagster/row_count": stage.rows.height,
+            "version": stage.version,
+            "files": len(files),
+            "dagster/column_schema": report.schema_of_frame(stage.rows),
+            "examples": report.table(stage.rows.head(5)),
+        }
+    )
+
+
+@dg.asset(partitions_def=by_policy, group_name="published", kinds={"jsonlines"}, owners=["team:ml"], deps=["curated_dataset"])
+def training_jsonl(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
+    """The original's JSONL lines, and the sidecars and manifests that AudioCraft and audiofolder read."""
+    return _write(context.partition_key, write_jsonl)
+
+
+@dg.asset(partitions_def=by_policy, group_name="published", kinds={"parquet"}, owners=["team:ml"], deps=["curated_dataset"])
+def training_parquet(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
+    """Parquet shards with embedded audio that Hugging Face datasets reads as Audio."""
+    return _write(context.partition_key, write_parquet)
+
+
+@dg.asset(partitions_def=by_policy, group_name="published", kinds={"csv"}, owners=["team:ml"], deps=["curated_dataset"])
+def analysis_csv(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
+    """The original's nine CSV columns, for analysis in a spreadsheet."""
+    return _write(context.partition_key, write_csv)
+
+
+@dg.asset(
+    partitions_def=by_policy,
+    group_name="published",
+    kinds={"json"},
+    owners=["team:ml"],
+    deps=["training_jsonl", "training_parquet", "analysis_csv"],
+)
+def dataset_manifest(context: dg.AssetExecutionContext, ledger: LedgerResource) -> dg.MaterializeResult[None]:
+    """The version made visible: read back by every trainer's reader, renamed into place with the hash of every file."""
+    policy = context.partition_key
+    stage = staged(settings().datasets_location, policy)
+    if stage is not None:
+        published = publish_staged(ledger.get(), stage)
+        context.log.info(f"published {policy} {published.version}: {published.rows}")
+    shown = show_version(policy, datasets_dir=settings().datasets_location)
+    return dg.MaterializeResult(
+        metadata={
+            "is_new": stage is not None,
+            "version": shown["version"],
+            "path": dg.MetadataValue.path(shown["path"]),
+            "rows": report.counts(shown["rows"], name="split"),
+            "manifest": dg.MetadataValue.json(shown),
+        }
+    )
