@@ -20,6 +20,9 @@ import numpy as np
 from keeptake.audio.analyze import FEATURE_COLUMNS, Networks, Part, analyze, features
 from keeptake.audio.frontend import MonoTake, even_blocks, listen, mono_mix
 from keeptake.custody.decode import open_audio
+from keeptake.custody.lengths import check_length
+from keeptake.custody.probe import container_of
+from keeptake.custody.prove import judge_duration
 from keeptake.errors import AudioRefusedError
 from keeptake.model_store import ModelStore
 
@@ -175,7 +178,7 @@ class FileHeard:
 def hear_file(
     path: Path, *, file: str | None = None, parts: Collection[str] | None = None, networks: Networks | None = None
 ) -> FileHeard:
-    """Hear one file; a file that is missing or does not decode is a result too.
+    """Hear one file from anywhere; one that is missing, or that custody would refuse, is a result too.
 
     Parameters
     ----------
@@ -188,6 +191,9 @@ def hear_file(
     name = str(path) if file is None else file
     try:
         info, heard = hear(path, parts=parts, networks=networks)
+        judge_duration(info.duration_s, promised_s=info.claimed_duration_s, container=info.format)
+        with path.open("rb") as opened:
+            check_length(opened, container_of(opened) or "")
     except AudioRefusedError as refusal:
         return FileHeard(name, "quarantined", str(refusal.reason), refusal.detail, None, {})
     except OSError as error:

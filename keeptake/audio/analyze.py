@@ -254,7 +254,9 @@ class _Take:
 
     @cached_property
     def mono_16k(self) -> np.ndarray:
-        resampled: np.ndarray = soxr.resample(self.frontend.mono, HEARD_RATE_HZ, NETWORK_RATE_HZ)
+        # Without its offset: to the speech detector a large one sounds like a voice.
+        mono = self.frontend.mono - self.frontend.mono.mean()
+        resampled: np.ndarray = soxr.resample(mono, HEARD_RATE_HZ, NETWORK_RATE_HZ)
         return resampled
 
     @cached_property

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from keeptake.custody.decode import MAX_DURATION_S, MIN_DURATION_S, AudioStream, open_audio
+from keeptake.custody.decode import MAX_DURATION_S, MIN_DURATION_S, open_audio
 from keeptake.custody.lengths import check_length
 from keeptake.custody.probe import HEAD_BYTES, container_of, media_type_of
 from keeptake.errors import AudioReason, AudioRefusedError
@@ -78,7 +78,7 @@ def prove(path: Path) -> Proof:
             if tally.frames > MAX_DURATION_S * stream.sample_rate_hz:
                 raise AudioRefusedError(AudioReason.TOO_LONG, f"over {MAX_DURATION_S:.0f} s of audio; split it into takes")
         duration_s = tally.frames / stream.sample_rate_hz
-        flags += _judge_duration(stream, duration_s)
+        flags += judge_duration(duration_s, promised_s=stream.claimed_duration_s, container=stream.format)
     return Proof(
         format=stream.format,
         codec=stream.codec,
@@ -110,12 +110,30 @@ def differs(measured_s: float, claimed_s: float) -> bool:
     return abs(measured_s - claimed_s) > max(DURATION_SLACK_S, DURATION_TOLERANCE * claimed_s)
 
 
-def _judge_duration(stream: AudioStream, duration_s: float) -> list[str]:
+def judge_duration(duration_s: float, *, promised_s: float | None, container: str) -> list[str]:
+    """Compare how much was decoded with what the header promised, and with what is kept at all.
+
+    Parameters
+    ----------
+    duration_s : float
+        Of the decoded samples.
+    promised_s : float or None
+        By the header.
+    container : str
+        For the sentence.
+
+    Returns
+    -------
+    list of str
+        The flag `longer-than-declared`, or nothing.
+
+    Raises
+    ------
+    AudioRefusedError
+        `empty`, `truncated`, `too-short`.
+    """
     if duration_s == 0:
-        raise AudioRefusedError(
-            AudioReason.EMPTY, f"the {stream.format} file holds no samples; ask the provider for the take again"
-        )
-    promised_s = stream.claimed_duration_s
+        raise AudioRefusedError(AudioReason.EMPTY, f"the {container} file holds no samples; ask the provider for the take again")
     if promised_s is not None and duration_s < promised_s and differs(duration_s, promised_s):
         detail = f"{promised_s:.2f} s are promised and {duration_s:.2f} s decode; fetch it again"
         raise AudioRefusedError(AudioReason.TRUNCATED, detail)
