@@ -51,23 +51,19 @@ def _chain(local: Floats, period: Floats) -> tuple[NDArray[np.intp], Floats]:
     """Best predecessor (-1 for none) and score of a chain of beats that ends at each frame."""
     nearest = max(1, int(period.min() / WIDEST_STEP))
     farthest = int(np.ceil(period.max() * WIDEST_STEP))
-    lags = np.arange(nearest, farthest + 1)
-    log_lags = np.log(lags)
-    score = np.concatenate(
-        [np.zeros(farthest), local]
-    )  # scores are shifted by `farthest`: chains may begin before the first frame
+    lags = np.arange(farthest, nearest - 1, -1)
+    score = np.concatenate([np.zeros(farthest), local])  # shifted by `farthest`: a chain may begin before the first frame
+    earlier = np.lib.stride_tricks.sliding_window_view(score, lags.size)  # row t: the scores `lags` before frame t, as they come
     came_from = np.full(local.size, -1, np.intp)
-    looking_back = farthest + np.arange(nearest)[:, None] - lags
-    log_period = np.log(period)
+    log_lags, log_period = np.log(lags), np.log(period)
     for start in range(0, local.size, nearest):
-        rows = min(nearest, local.size - start)
-        steps = log_lags - log_period[start : start + rows, None]
-        reached = score[start + looking_back[:rows]] - TIGHTNESS * steps * steps
+        rows = np.arange(start, min(start + nearest, local.size))
+        steps = log_lags - log_period[rows, None]
+        reached = earlier[start : start + rows.size] - TIGHTNESS * steps * steps
         best = reached.argmax(axis=1)
-        gain = reached[np.arange(rows), best]
-        linked = gain > 0
-        score[farthest + start : farthest + start + rows] += np.where(linked, gain, 0)
-        came_from[start : start + rows] = np.where(linked, start + np.arange(rows) - lags[best], -1)
+        gain = reached[rows - start, best]
+        score[farthest + rows] += np.maximum(gain, 0)
+        came_from[rows] = np.where(gain > 0, rows - lags[best], -1)
     return came_from, score[farthest:]
 
 

@@ -53,15 +53,17 @@ def onset_envelope(mel: Floats) -> Floats:
 
 def band_flux(mel: Floats) -> Floats:
     """Return the same rise band by band, shape (frames, bands)."""
-    magnitude = np.sqrt(mel)
-    loud = np.percentile(magnitude.max(axis=1), 95)
-    level = np.log1p(magnitude * np.float32(COMPRESSION / max(loud, 1e-12)))
-    padded = np.concatenate([np.zeros((LAG_FRAMES, level.shape[1]), np.float32), level[:-LAG_FRAMES]])
-    widest = padded.copy()
-    np.maximum(widest[:, 1:], padded[:, :-1], out=widest[:, 1:])
-    np.maximum(widest[:, :-1], padded[:, 1:], out=widest[:, :-1])
-    flux: Floats = np.maximum(level - widest, 0)
-    return flux
+    level = np.sqrt(mel)
+    loud = np.percentile(level.max(axis=1), 95)
+    level *= np.float32(COMPRESSION / max(loud, 1e-12))
+    level += 1
+    np.log(level, out=level)  # numpy has `log` in vector instructions, `log1p` not
+    earlier = np.concatenate([np.zeros((LAG_FRAMES, level.shape[1]), np.float32), level[:-LAG_FRAMES]])
+    highest = earlier.copy()
+    np.maximum(highest[:, 1:], earlier[:, :-1], out=highest[:, 1:])
+    np.maximum(highest[:, :-1], earlier[:, 1:], out=highest[:, :-1])
+    flux: Floats = np.subtract(level, highest, out=level)
+    return np.maximum(flux, 0, out=flux)
 
 
 def onset_times(envelope: Floats, *, frame_rate_hz: float) -> Floats:
