@@ -5,6 +5,7 @@ voice), so that equal facts read equal. Belongs here: the sentence, and which te
 (`scrub.py` cleans it), hearing.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -27,7 +28,8 @@ def clip_tempo_bpm(clip: Clip, beats_s: Sequence[float], take_bpm: float | None)
         return take_bpm
     own_bpm = 60.0 / float(np.median(np.diff(inside)))
     # Beats may have been tracked at half or double the tempo that was believed in the end: speak in the take's octave.
-    return round(own_bpm * 2.0 ** round(np.log2(take_bpm / own_bpm)), 2)
+    octave: float = 2.0 ** round(math.log2(take_bpm / own_bpm))
+    return round(own_bpm * octave, 2)
 
 
 def clip_vocal_share(clip: Clip, vocal_segments_s: Sequence[Sequence[float]]) -> float:

@@ -20,7 +20,8 @@ def explain(ledger: Ledger, generation_id: str) -> dict[str, Any]:
     Returns
     -------
     dict
-        `generation_id, file_id, captured, audio, heard, scores, adherence, duplicates, siblings, decisions, versions`; plain JSON.
+        `generation_id, file_id, captured, audio, heard, scores, adherence, duplicates, siblings, decisions, versions`; plain
+        JSON.
 
     Raises
     ------

@@ -21,7 +21,7 @@ NO_SPLIT = 0
 
 
 def prompt_key(prompt: pl.Expr) -> pl.Expr:
-    """Normalise a prompt, so that equal wishes read equal whoever typed them: letters and digits in lower case, one space between."""
+    """Normalise a prompt, so that equal wishes read equal: letters and digits in lower case, one space between."""
     words = prompt.str.normalize("NFKC").str.to_lowercase().str.replace_all(r"[^\p{L}\p{N}#]+", " ").str.strip_chars()
     return pl.when(words != "").then(words)
 
@@ -46,42 +46,44 @@ def components(takes: pl.DataFrame, pairs: pl.DataFrame, hubs: Sequence[str]) ->
     count = takes.height
     sources, targets, offset = [], [], count
     for hub in hubs:
-        codes, found, nodes = _codes(takes[hub])
-        if hub == "audio_sha256":
+        values = takes[hub]
+        rows = values.is_not_null().to_numpy().nonzero()[0]
+        hashes = values.drop_nulls().hash().to_numpy()  # 64 bits: among a million values two collide once in 40 million builds
+        codes, nodes, times = np.unique(hashes, return_inverse=True, return_counts=True)
+        is_shared = times > 1  # a value of one take links nothing, and most audio is such
+        if hub == "audio_sha256" and not pairs.is_empty():
             first, second = (_position(pairs[side].hash().to_numpy(), codes) for side in ("first_sha256", "second_sha256"))
             known = (first >= 0) & (second >= 0)
             sources.append(first[known] + offset)
             targets.append(second[known] + offset)
-        sources.append(found)
-        targets.append(nodes + offset)
+            is_shared[first[known]] = is_shared[second[known]] = True
+        linked = is_shared[nodes]
+        sources.append(rows[linked])
+        targets.append(nodes[linked] + offset)
         offset += codes.size
     if not count:
         return np.zeros(0, np.int32)
     source, target = np.concatenate(sources), np.concatenate(targets)
     graph = coo_array((np.ones(source.size, np.bool_), (source, target)), shape=(offset, offset))
-    labels: np.ndarray = connected_components(graph, directed=False)[1]
-    return labels[:count]
-
-
-def _codes(values: pl.Series) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Distinct hashes of the values, rows that have one, and which of the hashes each of those rows has."""
-    found = values.is_not_null().to_numpy().nonzero()[0]
-    hashes = values.drop_nulls().hash().to_numpy()  # 64 bits: among a million values two collide once in 40 million builds
-    codes, nodes = np.unique(hashes, return_inverse=True)
-    return codes, found, nodes
+    labels: np.ndarray = connected_components(graph, directed=False)[1][:count]
+    return labels
 
 
 def _position(hashes: np.ndarray, codes: np.ndarray) -> np.ndarray:
     """Index of each hash in the sorted codes, -1 where it is not among them."""
-    at = np.minimum(np.searchsorted(codes, hashes), max(codes.size - 1, 0))
-    return np.where(codes[at] == hashes, at, -1) if codes.size else np.full(hashes.shape, -1)
+    if not codes.size:
+        return np.full(hashes.shape, -1)
+    at: np.ndarray = np.minimum(np.searchsorted(codes, hashes), codes.size - 1)
+    at[codes[at] != hashes] = -1
+    return at
 
 
 def anchors(labels: np.ndarray) -> np.ndarray:
     """First row of each component, row by row: shape (n,), indexes."""
     first = np.empty(labels.max(initial=-1) + 1, np.int64)
     first[labels[::-1]] = np.arange(labels.size)[::-1]  # of several writes to a place the last one stays: the first row
-    return first[labels]
+    of_row: np.ndarray = first[labels]
+    return of_row
 
 
 def contradicted(labels: np.ndarray, fixed: np.ndarray) -> np.ndarray:
@@ -91,7 +93,8 @@ def contradicted(labels: np.ndarray, fixed: np.ndarray) -> np.ndarray:
     lowest, highest = np.full(size, np.iinfo(fixed.dtype).max, fixed.dtype), np.zeros(size, fixed.dtype)
     np.minimum.at(lowest, labels[held], fixed[held])
     np.maximum.at(highest, labels[held], fixed[held])
-    return (lowest < highest)[labels]
+    found: np.ndarray = (lowest < highest)[labels]
+    return found
 
 
 @dataclass

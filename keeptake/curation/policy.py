@@ -4,7 +4,8 @@ Conventions: the file's name is the dataset's name; seconds, hertz and shares ca
 from the original goals (score above 0.7, balanced genres, takes with feedback first, 10,000 takes before a first fine-tuning).
 Unknown keys are refused: a typo that silently falls back to a default would publish the wrong takes.
 
-Belongs here: the keys, their ranges, reading them. Does not: what a rule does (`select.py`), how formats are written (`formats/`).
+Belongs here: the keys, their ranges, reading them. Does not: what a rule does (`select.py`), how formats are written
+(`formats/`).
 """
 
 import difflib
@@ -192,9 +193,9 @@ def _sentence(error: Any) -> str:  # noqa: ANN401 -- pydantic's ErrorDetails, wh
     key = ".".join(str(part) for part in error["loc"])
     if error["type"] != "extra_forbidden":
         return f"{key or 'as a whole'}: {error['msg'].removeprefix('Value error, ')}"
-    section: type[BaseModel] = Policy
+    section: Any = Policy
     for part in error["loc"][:-1]:
-        section = section.model_fields[part].annotation or Policy
+        section = section.model_fields[part].annotation
     known = list(section.model_fields)
     near = difflib.get_close_matches(str(error["loc"][-1]), known, n=1, cutoff=0.5)
     meant = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"

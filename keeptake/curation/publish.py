@@ -1,13 +1,16 @@
 """From a policy to a visible version: staged aside, proved by its readers, made visible by one rename.
 
-Conventions: a version is built in `DATASETS/NAME/.staged/VERSION`, and becomes `DATASETS/NAME/VERSION` in one step with its manifest
-inside; killed anywhere before that, nothing is visible, and the next attempt starts over. Everything that a file of a version says
-comes from `lineage/rows.parquet` and `lineage/lineage.json` in it, and from stored audio: that is why a rebuild gives equal bytes.
+Conventions: a version is built in `DATASETS/NAME/.staged/VERSION`, and becomes `DATASETS/NAME/VERSION` in one step with its
+manifest inside; killed anywhere before that, nothing is visible, and the next attempt starts over. Everything that a file of a
+version says comes from `lineage/rows.parquet` and `lineage/lineage.json` in it, and from stored audio: that is why a rebuild
+gives equal bytes.
 
-The steps are functions of their own, so that each can be a step of a run: `stage_version` (choose, cut, write audio), `write_jsonl`,
+The steps are functions of their own, so that each can be a step of a run: `stage_version` (choose, cut, write audio),
+`write_jsonl`,
 `write_parquet`, `write_csv`, `publish_staged` (leaks, card, gate, manifest, rename, ledger); `publish` does them all.
 
-Belongs here: the order of things, and what happens when one fails. Does not: formats (`keeptake/formats/`), choosing (`select.py`).
+Belongs here: the order of things, and what happens when one fails. Does not: formats (`keeptake/formats/`), choosing
+(`select.py`).
 """
 
 import errno
@@ -153,7 +156,8 @@ def publish(
     Raises
     ------
     PublicationError
-        If nothing was chosen, audio is missing, the disk is full, rows leak, or a reader would lose a row: nothing becomes visible.
+        If nothing was chosen, audio is missing, the disk is full, rows leak, or a reader would lose a row: nothing becomes
+        visible.
     BusyError
         If somebody else publishes this dataset.
     """
@@ -297,12 +301,13 @@ def _write_take(folder: Path, part: pl.DataFrame, policy: Policy, read_audio: Re
         return clips.write_clips(read_audio(sha256), wanted, policy.audio.sample_rate_hz)
     except (KeeptakeError, FileNotFoundError) as error:
         raise PublicationError(
-            f"the audio of {generation_id} ({sha256[:12]}…) cannot be read: {error}; fetch it again, or leave it out; nothing was published"
+            f"the audio of {generation_id} ({sha256[:12]}…) cannot be read: {error}; fetch it again, or leave it out; "
+            "nothing was published"
         ) from error
 
 
 def write_jsonl(stage: Stage) -> None:
-    """Write the sidecars, manifests and metadata of the clips, the original JSONL export, and what other trainers read as JSON."""
+    """Write sidecars, manifests, metadata, the original JSONL export, and what other trainers read beside them."""
     if not stage.is_new:
         return
     rows, policy = stage.rows, stage.policy

@@ -159,65 +159,75 @@ def choose(
     """
     pairs = pl.DataFrame(schema=PAIRS) if pairs is None else pairs
     previous = pl.DataFrame(schema=PREVIOUS) if previous is None else previous
-    takes = candidates.sort("generation").with_columns(genre=pl.col("genre").fill_null(UNKNOWN_GENRE))
-    judged = takes.lazy().with_columns(_first_failing(rules(policy))).collect()
-    passing = judged.filter(pl.col("reason").is_null()).drop("reason", "detail")
+    takes = candidates if candidates["generation"].is_sorted() else candidates.sort("generation")
+    takes = takes.with_columns(genre=pl.col("genre").fill_null(UNKNOWN_GENRE))
+    asked = rules(policy)
+    failing = takes.select(pl.coalesce([pl.when(rule.fails).then(at) for at, rule in enumerate(asked)])).to_series()
+    passing = _passing(takes.filter(failing.is_null()), previous, policy)
     assigned = assign(passing, pairs, previous, policy.splits).drop("generation")
-    passing = pl.concat([passing, assigned], how="horizontal")
-    tested = previous.filter(pl.col("split") == "test").select("generation", is_kept_first=pl.lit(True)).unique("generation")
-    passing = passing.join(tested, on="generation", how="left", maintain_order="left").with_columns(
-        pl.col("is_kept_first").fill_null(False)
-    )
-    ordered = _by_preference(_without_duplicates(passing, pairs), policy)
-    admitted = ordered.filter(pl.col("reason").is_null()).drop("reason", "detail")
-    sized = cut(admitted, policy.balance)
+    judged = _without_duplicates(pl.concat([passing, assigned], how="horizontal"), pairs)
+    admitted = judged.filter(pl.col("reason").is_null())
+    order = admitted["rank"].arg_sort()
+    sized = cut(admitted.select("generation", "generation_id", "genre", "is_kept_first")[order], policy.balance)
     columns = ("generation", "generation_id", "reason", "detail")
-    left_out = [frame.filter(pl.col("reason").is_not_null()).select(columns) for frame in (judged, ordered, sized)]
-    kept = sized.filter(pl.col("reason").is_null()).drop("reason", "detail", "is_kept_first").sort("generation")
-    return Selection(kept, pl.concat(left_out).sort("generation"))
+    refused = [frame.filter(pl.col("reason").is_not_null()).select(columns) for frame in (judged, sized)]
+    left_out = pl.concat([_told(takes, failing, asked), *refused]).sort("generation")
+    kept = sized.filter(pl.col("reason").is_null()).select("generation").sort("generation")
+    placed = kept.join(judged.select("generation", "split", "group_id"), on="generation", maintain_order="left")
+    return Selection(takes.join(placed, on="generation", maintain_order="left"), left_out)
 
 
-def _first_failing(rules_in_order: list[Rule]) -> list[pl.Expr]:
-    number = pl.coalesce([pl.when(rule.fails).then(pl.lit(at, pl.Int8)) for at, rule in enumerate(rules_in_order)])
-    failing = [number == at for at in range(len(rules_in_order))]
-    return [
-        pl.coalesce([pl.when(fails).then(pl.lit(str(rule.name))) for fails, rule in zip(failing, rules_in_order, strict=True)])
-        .cast(pl.String)
-        .alias("reason"),
-        pl.coalesce([pl.when(fails).then(rule.detail) for fails, rule in zip(failing, rules_in_order, strict=True)])
-        .cast(pl.String)
-        .alias("detail"),
+def _told(takes: pl.DataFrame, failing: pl.Series, asked: list[Rule]) -> pl.DataFrame:
+    """Takes that failed a rule, with its name and what a person should read."""
+    parts = [
+        takes.lazy()
+        .filter(failing == at)
+        .select("generation", "generation_id", reason=pl.lit(str(rule.name)), detail=rule.detail.cast(pl.String))
+        for at, rule in enumerate(asked)
     ]
+    return pl.concat(parts).collect()
+
+
+def _passing(takes: pl.DataFrame, previous: pl.DataFrame, policy: Policy) -> pl.DataFrame:
+    """Takes that pass every rule, with the few columns that groups and quotas need, and their rank: the least comes first."""
+    tested = previous.filter(pl.col("split") == "test").select("generation", is_kept_first=pl.lit(True)).unique("generation")
+    columns = [name for name in PREVIOUS if name != "split"]
+    praise = [pl.col("liked"), pl.col("used"), pl.col("rating") >= GOOD_RATING]
+    is_praised = pl.any_horizontal([said.fill_null(False) for said in praise]) & pl.lit(policy.balance.is_feedback_first)
+    passing = takes.select(*columns, "generation_id", "genre", "score", is_praised=is_praised)
+    passing = passing.join(tested, on="generation", how="left", maintain_order="left")
+    passing = passing.with_columns(pl.col("is_kept_first").fill_null(False))
+    # One integer to sort by: rows of the test split, then praised ones, then the score to 6 decimals, then a stable hash.
+    hashed = pl.col("file_id").str.slice(0, 10).str.to_integer(base=16, dtype=pl.Int64)
+    falling = ((1 - pl.col("score")) * 10**6).round().cast(pl.Int64)
+    classes = (~pl.col("is_kept_first")).cast(pl.Int64) * 2 + (~pl.col("is_praised")).cast(pl.Int64)
+    ranked = passing.select(rank=classes * 2**61 + falling * 2**40 + hashed, merit=falling * 2**40 + hashed)
+    return passing.drop("is_praised", "score").with_columns(ranked)
 
 
 def _without_duplicates(takes: pl.DataFrame, pairs: pl.DataFrame) -> pl.DataFrame:
-    """Name all but one of each set of duplicates `duplicate`: a row of the test split stays, then the best score, then the least hash."""
-    if takes.is_empty():
-        return takes
+    """Name all but one of each set `duplicate`: a row of the test split stays, then the best score, then the least hash."""
     labels = components(takes, pairs, ["audio_sha256"])
-    may_stay = takes["reason"].is_null()
-    order = takes.select(
-        pl.col("file_id").str.slice(0, 15).str.to_integer(base=16, dtype=pl.Int64),  # stable hash: breaks ties
-        -pl.col("score"),
-        ~pl.col("is_kept_first"),
-        refused=~may_stay,
+    sizes = np.bincount(labels) if labels.size else np.zeros(0, np.int64)
+    related = (sizes[labels] > 1).nonzero()[0]
+    if not related.size:
+        return takes
+    alike = takes[related].select(
+        "generation_id",
+        label=labels[related],
+        is_refused=pl.col("reason").is_not_null(),
+        last=~pl.col("is_kept_first"),
+        merit="merit",
     )
-    ranked = np.lexsort([column.to_numpy() for column in order])
-    keeper = np.empty(labels.max(initial=-1) + 1, np.int64)
-    keeper[labels[ranked[::-1]]] = ranked[::-1]
-    is_kept = pl.Series(keeper[labels] == np.arange(takes.height))
-    of = pl.Series("of", takes["generation_id"].gather(keeper[labels]))
-    return takes.with_columns(
-        reason=pl.when(pl.col("reason").is_null() & ~is_kept).then(pl.lit(LeftOutReason.DUPLICATE.value)).otherwise("reason"),
-        detail=pl.when(pl.col("reason").is_null() & ~is_kept).then(pl.format("the same audio as {}", of)).otherwise("detail"),
+    keepers = alike.sort("is_refused", "last", "merit").unique("label", keep="first", maintain_order=True)
+    told = alike.join(keepers.select("label", keeper="generation_id"), on="label").filter(
+        pl.col("generation_id") != pl.col("keeper")
     )
-
-
-def _by_preference(takes: pl.DataFrame, policy: Policy) -> pl.DataFrame:
-    praised = (
-        pl.col("liked").fill_null(False) | pl.col("used").fill_null(False) | (pl.col("rating") >= GOOD_RATING).fill_null(False)
+    named = told.filter(~pl.col("is_refused")).select(
+        "generation_id", twin=pl.lit(LeftOutReason.DUPLICATE.value), of=pl.format("the same audio as {}", "keeper")
     )
-    praised = praised if policy.balance.is_feedback_first else pl.lit(False)
-    return takes.sort(
-        pl.col("is_kept_first"), praised, "score", "file_id", descending=[True, True, True, False], maintain_order=True
+    return (
+        takes.join(named, on="generation_id", how="left", maintain_order="left")
+        .with_columns(reason=pl.coalesce("reason", "twin"), detail=pl.coalesce("detail", "of"))
+        .drop("twin", "of")
     )

@@ -72,7 +72,8 @@ def assign(takes: pl.DataFrame, pairs: pl.DataFrame, previous: pl.DataFrame, sha
         rows = nodes[order].select(links).to_dicts()
         parts, left = separate(rows, fixed[order].tolist(), pairs, links)
         refused[order[left]] = True
-        labels[order] = np.where(refused[order], labels.max() + 1 + nodes.height + np.arange(order.size), parts) + nodes.height
+        fresh = labels.max() + 1  # parts and lone rows get numbers that no component has
+        labels[order] = fresh + np.where(refused[order], nodes.height + np.arange(order.size), parts)
         labels = np.unique(labels, return_inverse=True)[1]
     nodes = nodes.with_columns(
         pl.Series("label", labels), pl.Series("refused", refused), group_id=nodes["file_id"].gather(anchors(labels))

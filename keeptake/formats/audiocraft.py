@@ -1,9 +1,9 @@
 """AudioCraft's MusicGen: `data.jsonl` in each split's folder, and a sidecar of tags beside each clip.
 
-Conventions: rules as observed on the real classes (AudioCraft 896ec7c). `path` in the manifest is absolute, as the reader resolves
-a relative one against its own repository; a version that was moved gets new manifests from `relocate`. Durations are those of the
-written files: a manifest that says 60 s for a file of 5 s makes a third of the reads fail. `python -m keeptake.formats.audiocraft
-FOLDER OUT` writes manifests for a folder where it lies now.
+Conventions: rules as observed on the real classes (AudioCraft 896ec7c). `path` in the manifest is absolute, as the reader
+resolves a relative one against its own repository; a version that was moved gets new manifests from `relocate`. Durations are
+those of the written files: a manifest that says 60 s for a file of 5 s makes a third of the reads fail. `python -m
+keeptake.formats.audiocraft FOLDER OUT` writes manifests for a folder where it lies now.
 
 Belongs here: writing, and reading back by the reader's rules. Does not: the audio (`clips.py`).
 """

@@ -2,8 +2,9 @@
 
 Conventions (measured with datasets 5.2.0): every split's metadata must have the same columns *and types*, so a value that is not
 known is `""` or 0.0, never null: a column that is null throughout one split stops the reader. File names hold no split's name, as
-the reader then takes that for the split. The card's front matter makes `load_dataset(FOLDER)` work at all: without it the sidecars
-are taken for the data. Parquet shards and tars in folders of their own beside the splits disturb neither (decision 0060).
+the reader then takes that for the split. The card's front matter makes `load_dataset(FOLDER)` work at all: without it the
+sidecars are taken for the data. Parquet shards and tars in folders of their own beside the splits disturb neither (decision
+0060).
 
 Belongs here: metadata and front matter. Does not: the card's text (`card.py`), running the reader (`hugging_face.py`).
 """

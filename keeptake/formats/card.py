@@ -169,7 +169,8 @@ def _made_by(lineage: Mapping[str, Any]) -> str:
     select = lineage["policy"]["select"]
     lines = [
         "## How it was made\n",
-        f"Scores by `{select['formula']}`, at least {select['min_score']:g}. Analyses: {', '.join(lineage['features_versions'])}.",
+        f"Scores by `{select['formula']}`, at least {select['min_score']:g}.",
+        f"Analyses: {', '.join(lineage['features_versions'])}.",
         f"Formats: {', '.join(f'{name} {version}' for name, version in lineage['formats'].items())}.",
         "Splits belong to groups (duplicates, sibling prompts, clips of one take) and never change; a take that was in test once",
         "is never in train. The whole policy and the rows stand in `lineage/`, the SHA-256 of every file in `MANIFEST.json`.",

@@ -1,7 +1,7 @@
 """Croissant JSON-LD: the version described for dataset search engines and `mlcroissant`.
 
-Conventions: Croissant 1.0; files are those of the folder, found by relative paths, with the SHA-256 of the metadata files that records
-are read from. Belongs here: `croissant.json`. Does not: the card that people read (`card.py`).
+Conventions: Croissant 1.0; files are those of the folder, found by relative paths, with the SHA-256 of the metadata files that
+records are read from. Belongs here: `croissant.json`. Does not: the card that people read (`card.py`).
 
 References
 ----------

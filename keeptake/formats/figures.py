@@ -1,8 +1,8 @@
 """Pictures of a dataset, as PNG: for its card and for the graph's UI.
 
-Conventions: each function takes plain sequences (None where a value is unknown) and returns PNG bytes; matplotlib is imported when
-the first picture is drawn, draws without a display, and writes equal bytes for equal values. One colour means takes, one accent
-means what was left out; labels name quantity and unit, bars carry their counts.
+Conventions: each function takes plain sequences (None where a value is unknown) and returns PNG bytes; matplotlib is imported
+when the first picture is drawn, draws without a display, and writes equal bytes for equal values. One colour means takes, one
+accent means what was left out; labels name quantity and unit, bars carry their counts.
 
 Belongs here: drawing. Does not: what is counted (the callers'), pictures of single takes (`keeptake/audio/plot.py`).
 """
@@ -71,7 +71,7 @@ def tempo_histogram(tempi_bpm: Sequence[Number]) -> bytes:
     """Draw how tempi are distributed."""
 
     def draw(axes: "Axes") -> None:
-        axes.hist(_known(tempi_bpm), bins=np.arange(40, 224, 4), color=TAKES, edgecolor="white", linewidth=0.6)
+        axes.hist(_known(tempi_bpm), bins=list(range(40, 224, 4)), color=TAKES, edgecolor="white", linewidth=0.6)
         axes.set(xlim=(40, 220), xlabel="tempo (BPM)", ylabel="takes")
 
     return _picture(draw, title="Tempo")
@@ -83,7 +83,7 @@ def duration_histogram(durations_s: Sequence[Number]) -> bytes:
     def draw(axes: "Axes") -> None:
         known = _known(durations_s)
         top = max(30.0, float(known.max(initial=0.0)))
-        axes.hist(known, bins=np.linspace(0, top, 31), color=TAKES, edgecolor="white", linewidth=0.6)
+        axes.hist(known, bins=np.linspace(0, top, 31).tolist(), color=TAKES, edgecolor="white", linewidth=0.6)
         axes.set(xlim=(0, top), xlabel="duration (s)", ylabel="clips")
 
     hours = float(_known(durations_s).sum()) / 3600
@@ -96,7 +96,7 @@ def adherence_histogram(adherence: Sequence[Number]) -> bytes:
     """Draw how far takes follow their prompts."""
 
     def draw(axes: "Axes") -> None:
-        axes.hist(_known(adherence), bins=np.linspace(0, 1, 21), color=TAKES, edgecolor="white", linewidth=0.6)
+        axes.hist(_known(adherence), bins=np.linspace(0, 1, 21).tolist(), color=TAKES, edgecolor="white", linewidth=0.6)
         axes.set(xlim=(0, 1), xlabel="agreement of prompt and audio", ylabel="takes")
 
     unknown = len(adherence) - _known(adherence).size
@@ -170,7 +170,7 @@ def genre_by_tempo(genres: Sequence[str | None], tempi_bpm: Sequence[Number]) ->
             if count:
                 dark = count > 0.6 * counts.max()
                 axes.text(
-                    edges[column] + 5,
+                    float(edges[column] + 5),
                     at + 0.5,
                     f"{count:.0f}",
                     ha="center",

@@ -1,8 +1,9 @@
-"""The acceptance gate: would every reader read this version, whole?
+"""The acceptance gate: every reader must be able to read a version, whole.
 
 Conventions: every reader gives a `Reading` a split: rows in, rows that survive, why not. The real packages run where they are
-installed; the documented rules always run. A version passes if nothing is lost anywhere. Belongs here: which readers a version must
-please. Does not: their rules (each stands in its format's file), deciding what happens to a version that fails (`publish.py`).
+installed; the documented rules always run. A version passes if nothing is lost anywhere. Belongs here: which readers a version
+must please. Does not: their rules (each stands in its format's file), deciding what happens to a version that fails
+(`publish.py`).
 """
 
 import json
@@ -101,7 +102,7 @@ def expected(folder: Path) -> pl.DataFrame:
 
 
 def clips(folder: Path, rows: pl.DataFrame, split: str) -> Reading:
-    """Decode every clip of a split: is it there, whole, loud enough, of the promised length?"""
+    """Decode every clip of a split: it must be there, whole, loud enough and of the promised length."""
     import numpy as np
     import soundfile
 

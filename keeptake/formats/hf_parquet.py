@@ -1,8 +1,9 @@
 """Parquet shards with embedded audio that Hugging Face `datasets` recognises as Audio.
 
 Conventions (measured with datasets 5.2.0): the footer's `huggingface` entry lists every column with a type equal to the file's,
-audio is `struct<bytes: binary, path: string>` (large_binary is never recognised), shards are named SPLIT-00000-of-00001.parquet, and
-media are stored without compression or dictionary. Bytes embedded, as `Dataset.to_parquet` leaves paths of the writing machine.
+audio is `struct<bytes: binary, path: string>` (large_binary is never recognised), shards are named
+SPLIT-00000-of-00001.parquet, and media are stored without compression or dictionary. Bytes embedded, as `Dataset.to_parquet`
+leaves paths of the writing machine.
 
 Belongs here: the shards. Does not: reading them back with the package (`hugging_face.py`).
 """
@@ -108,7 +109,7 @@ def _schema(sample_rate_hz: int) -> "pa.Schema":
 
 
 def read_back(folder: Path, split: str, *, rows_in: int) -> Reading:
-    """Read a split's shards by the documented rules: is audio recognised, is every row there, does every clip open?"""
+    """Read a split's shards by the documented rules: audio must be recognised, every row there, every clip open."""
     import io
 
     import pyarrow as pa

@@ -1,10 +1,11 @@
 """Does it load? The real `datasets` and `webdataset` packages, run over a version in a process of their own.
 
-Conventions: the child (`python -m keeptake.formats.hugging_face FOLDER`) reads its own cache, asks no network, and prints one JSON
-object. `datasets` decodes audio by torchcodec, which needs FFmpeg's libraries: where the system has none, the child is pointed at
-those that PyAV ships. Rows are counted in full, and a few clips of each split are decoded through the reader.
+Conventions: the child (`python -m keeptake.formats.hugging_face FOLDER`) reads its own cache, asks no network, and prints one
+JSON object. `datasets` decodes audio by torchcodec, which needs FFmpeg's libraries: where the system has none, the child is
+pointed at those that PyAV ships. Rows are counted in full, and a few clips of each split are decoded through the reader.
 
-Belongs here: running the packages. Does not: their documented rules, which stand beside each format and hold without the packages.
+Belongs here: running the packages. Does not: their documented rules, which stand beside each format and hold without the
+packages.
 """
 
 import importlib.metadata

@@ -1,8 +1,8 @@
 """The original's exports of a version's takes: `seed/export.jsonl`, `export.csv`, `export.parquet`, a line a take.
 
-Conventions: columns, order and spelling are those of the HTTP exports (`design/api.md`); numbers print as they were given (30, not
-30.0); audio URLs come without user and query. An interchange format: no trainer loads it. Belongs here: a version's exports from
-its rows. Does not: the service's streams over the ledger.
+Conventions: columns, order and spelling are those of the HTTP exports (`design/api.md`); numbers print as they were given (30,
+not 30.0); audio URLs come without user and query. An interchange format: no trainer loads it. Belongs here: a version's exports
+from its rows. Does not: the service's streams over the ledger.
 """
 
 import csv

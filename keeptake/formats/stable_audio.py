@@ -1,8 +1,8 @@
 """stable-audio-tools: a dataset configuration over the clips, and the small module that finds their prompts.
 
 Conventions: rules as observed at 50049e3: folders of `audio_dir`, suffixes wav mp3 flac ogg aif opus, the prompt from
-`get_custom_metadata`; paths in the configuration are absolute, so a version that was moved needs its `path`s mended. Belongs here:
-both files. Does not: the clips.
+`get_custom_metadata`; paths in the configuration are absolute, so a version that was moved needs its `path`s mended. Belongs
+here: both files. Does not: the clips.
 """
 
 import json
@@ -45,7 +45,10 @@ def read_back(folder: Path, split: str, *, rows_in: int) -> Reading:
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         module: dict[str, object] = {}
-        exec(compile((folder / MODULE).read_text(encoding="utf-8"), MODULE, "exec"), module)  # noqa: S102 -- ours, as written above
+        source = (folder / MODULE).read_text(encoding="utf-8")
+        if source != _SOURCE:
+            return reading.fail(f"{MODULE} is not the one that was written")
+        exec(compile(source, MODULE, "exec"), module)  # noqa: S102 -- our own constant, as just compared
     except (OSError, ValueError, SyntaxError) as error:
         return reading.fail(error)
     if config.get("dataset_type") != "audio_dir" or config.get("drop_last", True):

@@ -1,7 +1,7 @@
 """What curation asks of the ledger, and what publication writes into it.
 
-Conventions: bulk reads come as Polars frames through Arrow; what a policy says of a take lives in `selections`, what was published
-in `dataset_versions` and `dataset_rows`. Belongs here: the SQL. Does not: choosing (`keeptake/curation/`), files.
+Conventions: bulk reads come as Polars frames through Arrow; what a policy says of a take lives in `selections`, what was
+published in `dataset_versions` and `dataset_rows`. Belongs here: the SQL. Does not: choosing (`keeptake/curation/`), files.
 """
 
 import json
@@ -45,9 +45,9 @@ SELECT g.id AS generation, g.generation_id, {_FILE_ID.format(id="g.generation_id
        g.user_prompt, g.ai_enhanced_prompt, {_PROMPT} AS prompt, g.generation_params::text AS generation_params, g.audio_url,
        g.provider, g.model_used, g.created_at, g.liked, g.rating, g.used, g.quality_score AS seed_score,
        q.total AS quality_score, ad.total AS adherence, g.audio_sha256, a.sample_rate_hz, a.channels,
-       coalesce(f.duration_s, a.duration_s) AS duration_s, g.duration_s AS claimed_duration_s, f.tempo_bpm, f.tempo_confidence, f.beats_per_bar, f.key,
-       f.key_confidence, f.loudness_lufs, f.has_vocals, f.vocals_probability, f.genre AS heard_genre, f.mood,
-       lower(coalesce(f.genre, nullif(g.generation_params->>'genre', ''))) AS genre, f.versions AS features_versions,
+       coalesce(f.duration_s, a.duration_s) AS duration_s, g.duration_s AS claimed_duration_s, f.tempo_bpm, f.tempo_confidence,
+       f.beats_per_bar, f.key, f.key_confidence, f.loudness_lufs, f.has_vocals, f.vocals_probability, f.genre AS heard_genre,
+       f.mood, lower(coalesce(f.genre, nullif(g.generation_params->>'genre', ''))) AS genre, f.versions AS features_versions,
        f.spectral_centroid_hz, f.onset_rate_hz
 FROM selections s
 JOIN generations g ON g.id = s.generation
@@ -84,8 +84,10 @@ def candidates(ledger: Ledger, formula: str) -> pl.DataFrame:
 
 
 def duplicate_audio(ledger: Ledger) -> pl.DataFrame:
-    """Pairs of audio files that are duplicates, by any version of the detector's present rules."""
-    found = ledger.arrow("SELECT DISTINCT first_sha256, second_sha256 FROM duplicate_pairs")
+    """Pairs of audio files that are duplicates; a medley and what it holds excerpts of are none."""
+    found = ledger.arrow(
+        "SELECT DISTINCT first_sha256, second_sha256 FROM duplicate_pairs WHERE evidence->>'relation' IS DISTINCT FROM 'excerpt'"
+    )
     return found.select([pl.col(column).cast(kind) for column, kind in PAIRS.items()])
 
 
