@@ -21,7 +21,6 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import scipy.fft
-from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped] # ships no types
 
 from keeptake.embedding.musicnn_layers import FoldedNetwork
 from keeptake.embedding.tensorflow_checkpoint import read_checkpoint
@@ -114,10 +113,9 @@ class Musicnn:
             If one is empty, not mono, or holds values that are no numbers.
         """
         outputs = []
-        with _blas().limit(limits=1, user_api="blas"):
-            for samples in mono_16k:
-                patches, starts_s = mel_patches(samples, self.weights["mel"])
-                outputs.append(MusicnnOutput(*self.network(patches), starts_s))
+        for samples in mono_16k:
+            patches, starts_s = mel_patches(samples, self.weights["mel"])
+            outputs.append(MusicnnOutput(*self.network(patches), starts_s))
         return outputs
 
 
@@ -153,12 +151,6 @@ def mel_patches(samples: np.ndarray, mel: np.ndarray) -> tuple[np.ndarray, np.nd
         starts.append(len(compressed) - PATCH_FRAMES)
     patches = np.stack([compressed[start : start + PATCH_FRAMES] for start in starts])
     return patches, np.array(starts) * HOP / SAMPLE_RATE_HZ
-
-
-@cache
-def _blas() -> ThreadpoolController:
-    """BLAS is held to one thread: files are heard in parallel, and two pools of threads on the same cores slow each other."""
-    return ThreadpoolController()
 
 
 @cache

@@ -93,11 +93,15 @@ class FoldedNetwork:
 
     def __call__(self, patches: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Tag probabilities (n, 50), pooled (n, 1506) and penultimate (n, 200) of patches (n, 187, 96)."""
-        pooled = np.stack([self._pooled(patch) for patch in patches])  # (n, 2, 753)
-        flat = np.stack([pooled[:, 1], pooled[:, 0]], axis=2).reshape(len(pooled), -1)
-        hidden = np.maximum(self._dense(self._normalize(flat, 9), "dense"), 0)
+        pooled = self.pooled_channels(patches)
+        interleaved = pooled.reshape(len(pooled), 2, -1)[:, ::-1].transpose(0, 2, 1).reshape(len(pooled), -1)  # maximum, mean
+        hidden = np.maximum(self._dense(self._normalize(interleaved, 9), "dense"), 0)
         penultimate = self._normalize(hidden, 10)
-        return expit(self._dense(penultimate, "dense_1")), pooled.reshape(len(pooled), -1), penultimate
+        return expit(self._dense(penultimate, "dense_1")), pooled, penultimate
+
+    def pooled_channels(self, patches: np.ndarray) -> np.ndarray:
+        """Mean over time of the 753 channels, then their maximum: (n, 1506)."""
+        return np.stack([self._pooled(patch).reshape(-1) for patch in patches])
 
     def _pooled(self, patch: np.ndarray) -> np.ndarray:
         """Mean and maximum over time of the 753 channels."""

@@ -1,0 +1,175 @@
+"""CLAP and MERT are loaded for real, from folders of tiny random weights."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from keeptake.embedding.models import load_embedder, version_of
+from keeptake.errors import ConfigurationError, InvalidAudioError, ModelMissingError
+from keeptake.model_store import ModelStore
+
+transformers = pytest.importorskip("transformers", reason="the extra large-models is not installed")
+pytestmark = pytest.mark.filterwarnings("default")  # transformers warns of its own deprecations
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    import torch
+
+    torch.manual_seed(0)
+    store = ModelStore(tmp_path_factory.mktemp("models"))
+    _save_tiny_clap(store.folder / "tiny-clap")
+    _save_tiny_mert(store.folder / "tiny-mert")
+    return store
+
+
+def _save_tiny_clap(folder):
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    text = {"vocab_size": 32, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    audio = {
+        "hidden_size": 32,
+        "patch_embeds_hidden_size": 16,
+        "depths": [1, 1],
+        "num_attention_heads": [2, 2],
+        "num_mel_bins": 64,
+    }
+    config = transformers.ClapConfig(
+        text_config=text | {"projection_dim": 24, "max_position_embeddings": 40},
+        audio_config=audio | {"projection_dim": 24, "spec_size": 128, "patch_size": 4, "patch_stride": [4, 4], "window_size": 4},
+        projection_dim=24,
+    )
+    transformers.ClapModel(config).save_pretrained(folder)
+    words = ["<pad>", "<unk>", "<s>", "</s>", "slow", "fast", "guitar", "techno", "with"]
+    tokenizer = Tokenizer(models.WordLevel({word: number for number, word in enumerate(words)}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    transformers.ClapProcessor(
+        transformers.ClapFeatureExtractor(max_length_s=1, truncation="rand_trunc"),
+        transformers.PreTrainedTokenizerFast(
+            tokenizer_object=tokenizer,
+            pad_token="<pad>",
+            unk_token="<unk>",
+            bos_token="<s>",
+            eos_token="</s>",
+            model_max_length=32,
+        ),
+    ).save_pretrained(folder)
+
+
+def _save_tiny_mert(folder):
+    config = transformers.HubertConfig(
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=16,
+        conv_dim=[8, 8],
+        conv_kernel=[10, 8],
+        conv_stride=[5, 4],
+        num_conv_pos_embeddings=16,
+        num_conv_pos_embedding_groups=2,
+        num_feat_extract_layers=2,
+    )
+    transformers.HubertModel(config).save_pretrained(folder)
+    transformers.Wav2Vec2FeatureExtractor(sampling_rate=24_000).save_pretrained(folder)
+
+
+@pytest.fixture(scope="module", params=["clap:tiny-clap", "mert:tiny-mert"])
+def embedder(request, store):
+    return load_embedder(request.param, store, device="cpu")
+
+
+def test_rate_and_dimension_come_from_the_model(store):
+    clap, mert = (load_embedder(name, store, device="cpu") for name in ("clap:tiny-clap", "mert:tiny-mert"))
+
+    assert (clap.sample_rate_hz, clap.dims) == (48_000, 24)
+    assert (mert.sample_rate_hz, mert.dims) == (24_000, 32)
+
+
+def test_vectors_of_audio_of_any_length(embedder, signals):
+    rate_hz = embedder.sample_rate_hz
+    sounds = [signals.sine(440, 0.4, rate_hz), signals.white_noise(2.5, rate_hz), signals.click_track(120, 6.1, rate_hz)]
+    vectors = embedder.embed(sounds)
+
+    assert vectors.shape == (3, embedder.dims)
+    assert vectors.dtype == np.float32
+    assert np.isfinite(vectors).all()
+    assert np.abs(vectors[0] - vectors[1]).max() > 1e-3
+
+
+def test_same_audio_same_vector_alone_or_in_a_batch(embedder, signals):
+    """CLAP's own preprocessing crops long audio at random: two runs gave two vectors."""
+    rate_hz = embedder.sample_rate_hz
+    long, short = signals.white_noise(2.5, rate_hz), signals.sine(440, 0.4, rate_hz)
+
+    np.testing.assert_allclose(embedder.embed([long, short])[0], embedder.embed([long])[0], atol=1e-5)
+
+
+def test_control_the_random_crop_of_the_package_gives_two_vectors(store, signals):
+    embedder = load_embedder("clap:tiny-clap", store, device="cpu")
+    embedder._window = 10**9
+    noise = signals.white_noise(3, embedder.sample_rate_hz)
+
+    assert not np.allclose(embedder.embed([noise]), embedder.embed([noise]), atol=1e-5)
+
+
+def test_text_lies_in_the_space_of_the_audio(store):
+    embedder = load_embedder("clap:tiny-clap", store, device="cpu")
+    vectors = embedder.embed_text(["slow guitar", "fast techno with guitar"])
+
+    assert vectors.shape == (2, 24)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("samples", [np.zeros(0), np.zeros((2, 100)), np.array([np.nan])], ids=["empty", "stereo", "nan"])
+def test_what_is_no_audio_is_refused(embedder, samples):
+    with pytest.raises(InvalidAudioError):
+        embedder.embed([samples.astype(np.float32)])
+
+
+def test_version_is_that_of_the_weights(store, embedder):
+    assert version_of(embedder.name, store) == embedder.version
+    assert len(embedder.version) == 12
+    assert version_of("clap:tiny-clap", store) != version_of("mert:tiny-mert", store)
+
+
+def test_version_needs_the_store():
+    with pytest.raises(ConfigurationError, match="give the model store"):
+        version_of("clap:tiny-clap")
+
+
+@pytest.mark.parametrize("name", ["clap:absent", "mert:absent"])
+def test_missing_model_says_what_to_put_where(store, name):
+    with pytest.raises(ModelMissingError, match=r"no model 'absent' in .*put the files of huggingface.co/.* into .*absent"):
+        load_embedder(name, store)
+
+
+def test_folder_without_weights_says_so(store):
+    (store.folder / "empty").mkdir()
+    (store.folder / "empty" / "config.json").write_text("{}")
+
+    with pytest.raises(ModelMissingError, match=r"has no model.safetensors or pytorch_model.bin"):
+        load_embedder("clap:empty", store)
+
+
+def test_weights_of_another_model_are_refused(store):
+    """Transformers fills tensors that a file lacks with random numbers, and only warns."""
+    other = store.folder / "mixed-up"
+    shutil.copytree(store.folder / "tiny-mert", other)
+    shutil.copy(store.folder / "tiny-clap" / "model.safetensors", other / "model.safetensors")
+
+    with pytest.raises(ModelMissingError, match="they are another model's"):
+        load_embedder("mert:mixed-up", store)
+
+
+@pytest.mark.parametrize("name", ["vggish", "clap:", "mert", ""])
+def test_unknown_model_names_those_there_are(store, name):
+    with pytest.raises(ConfigurationError, match="there are musicnn-msd, clap:FOLDER and mert:FOLDER"):
+        load_embedder(name, store)
+
+
+def test_configuration_is_read_not_assumed(store):
+    config = json.loads((store.folder / "tiny-clap" / "config.json").read_text())
+
+    assert config["projection_dim"] == 24

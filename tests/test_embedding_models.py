@@ -1,0 +1,91 @@
+"""The default embedder: one vector an audio, the same on every path."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from keeptake.embedding.models import DEFAULT_MODEL, MusicnnEmbedder, has_gpu, load_embedder, version_of
+from keeptake.embedding.musicnn import Musicnn
+from keeptake.errors import InvalidAudioError
+from keeptake.model_store import ModelStore
+
+RATE_HZ = 16_000
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return ModelStore(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture(scope="module")
+def embedder(store):
+    return load_embedder(DEFAULT_MODEL, store, device="cpu")
+
+
+def cosine(left, right):
+    return float(left @ right / np.linalg.norm(left) / np.linalg.norm(right))
+
+
+def test_what_it_says_of_itself(embedder):
+    assert (embedder.name, embedder.version) == ("musicnn-msd", version_of("musicnn-msd"))
+    assert (embedder.dims, embedder.sample_rate_hz) == (704, RATE_HZ)
+
+
+def test_audio_of_any_length_gives_one_vector(embedder, signals):
+    sounds = [signals.sine(440, 0.1, RATE_HZ), signals.white_noise(3, RATE_HZ), signals.click_track(120, 11, RATE_HZ)]
+    vectors = embedder.embed(sounds)
+
+    assert vectors.shape == (3, 704)
+    assert vectors.dtype == np.float32
+    assert np.isfinite(vectors).all()
+
+
+def test_a_batch_gives_what_each_gives_alone(embedder, signals):
+    sounds = [signals.white_noise(7, RATE_HZ), signals.click_track(97, 4, RATE_HZ)]
+    together = embedder.embed(sounds)
+
+    for vector, sound in zip(together, sounds, strict=True):
+        np.testing.assert_allclose(vector, embedder.embed([sound])[0], atol=1e-5)
+
+
+def test_no_audio_no_vector(embedder):
+    assert embedder.embed([]).shape == (0, 704)
+
+
+@pytest.mark.parametrize("samples", [np.zeros(0), np.zeros((2, 100)), np.array([np.nan])], ids=["empty", "stereo", "nan"])
+def test_what_is_no_audio_is_refused(embedder, samples):
+    with pytest.raises(InvalidAudioError):
+        embedder.embed([samples.astype(np.float32)])
+
+
+def test_half_precision_in_torch_gives_the_same_vector(store, embedder, signals):
+    """What runs on a GPU, run here on the CPU: other layers, other precision."""
+    (patch,) = [signals.click_track(130, 3, RATE_HZ) + signals.sine(220, 3, RATE_HZ, amplitude=0.1)]
+    half = MusicnnEmbedder(Musicnn.load(store, "MSD"), torch_device="cpu")
+
+    assert 1 - cosine(half.embed([patch])[0], embedder.embed([patch])[0]) < 1e-3
+
+
+def test_gpu_gives_the_same_vectors(store, embedder, signals):
+    if not has_gpu():
+        pytest.skip("no GPU on this machine")
+    sounds = [signals.white_noise(40, RATE_HZ), signals.click_track(120, 11, RATE_HZ)]
+    on_gpu = load_embedder(DEFAULT_MODEL, store, device="cuda").embed(sounds)
+
+    for left, right in zip(on_gpu, embedder.embed(sounds), strict=True):
+        assert 1 - cosine(left, right) < 1e-3
+
+
+def test_embedding_loads_no_torch(store):
+    """Every worker process pays for what is imported: torch costs seconds and 200 MB."""
+    code = (
+        "import sys; import numpy as np; from pathlib import Path; from keeptake.model_store import ModelStore;"
+        "from keeptake.embedding.models import load_embedder;"
+        f"load_embedder('musicnn-msd', ModelStore(Path({str(store.folder)!r}))).embed([np.ones(16000, np.float32)]);"
+        "print({'torch', 'librosa', 'transformers', 'onnxruntime'} & set(sys.modules))"
+    )
+    Musicnn.load(store, "MSD")  # so that the weights are converted already
+
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"

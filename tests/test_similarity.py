@@ -1,0 +1,289 @@
+"""Nearest takes: the space is versioned, the filters lose nothing, and the answers are those of an exact search."""
+
+import hashlib
+
+import numpy as np
+import psycopg
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.engine import make_url
+
+from keeptake.embedding.models import DEFAULT_MODEL, MUSICNN_VERSION
+from keeptake.embedding.scaler import apply_scaler
+from keeptake.ledger import similarity
+from keeptake.ledger.connection import Ledger, libpq_url
+from keeptake.ledger.embeddings import current_scaler, index_name, read_scaler, renew_space
+from keeptake.ledger.similarity import EmbeddingPendingError, Filters, similar
+
+DIMS = 24
+TAKES = 6_000
+
+
+def sha(number):
+    return hashlib.sha256(str(number).encode()).hexdigest()
+
+
+def fill(url, vectors, first=0):
+    """Takes as the pipeline leaves them, one an audio file, each with a share of providers, users, keys and tempi."""
+    with psycopg.connect(libpq_url(url)) as connection, connection.cursor() as cursor:
+        numbers = range(first, first + len(vectors))
+        with cursor.copy(
+            "COPY audio (sha256, storage_key, size_bytes, format, codec, duration_s, sample_rate_hz, channels) FROM STDIN"
+        ) as copy:
+            for n in numbers:
+                copy.write_row((sha(n), f"audio/{n}", 1, "wav", "pcm", 10.0, 44100, 2))
+        with cursor.copy(
+            "COPY generations (generation_id, identity_sha256, user_id, user_prompt, audio_url, provider, source, captured_on,"
+            " created_at, audio_status, audio_sha256) FROM STDIN"
+        ) as copy:
+            for n in numbers:
+                user, provider = f"user{n % 1_000}", f"provider{n % 10}"
+                copy.write_row(
+                    (f"g{n}", bytes(32), user, "p", "a.wav", provider, "api", "2026-11-01", "2026-11-01", "stored", sha(n))
+                )
+        with cursor.copy("COPY features (audio_sha256, versions, tempo_bpm, key, genre) FROM STDIN") as copy:
+            for n in numbers:
+                copy.write_row((sha(n), "", 60.0 + n % 100, f"key{n % 100}", f"genre{n % 2}"))
+        with cursor.copy("COPY embeddings (audio_sha256, model, version, vector) FROM STDIN") as copy:
+            for n, vector in zip(numbers, vectors, strict=True):
+                copy.write_row((sha(n), DEFAULT_MODEL, MUSICNN_VERSION, vector.tolist()))
+        cursor.execute("ANALYZE")
+
+
+def clustered(count, seed=0):
+    """Vectors like music: many overlapping clusters, dimensions of unequal size."""
+    generator = np.random.default_rng(seed)
+    centres = np.random.default_rng(99).standard_normal((50, DIMS))
+    vectors = centres[generator.integers(0, 50, count)] + 0.7 * generator.standard_normal((count, DIMS))
+    return (vectors * np.geomspace(0.01, 100, DIMS)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def vectors():
+    return clustered(TAKES)
+
+
+@pytest.fixture(scope="module")
+def placed(postgres, template_database, vectors):
+    """A space of thousands of takes that no test of this file changes."""
+    with psycopg.connect(libpq_url(postgres), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE placed TEMPLATE {template_database}")
+    ledger = Ledger(make_url(postgres).set(database="placed").render_as_string(hide_password=False))
+    fill(ledger.url, vectors)
+    renew_space(ledger, DEFAULT_MODEL, MUSICNN_VERSION)
+    yield ledger
+    ledger.dispose()
+
+
+@pytest.fixture
+def small(ledger, vectors):
+    """A space of its own for a test that changes it."""
+    fill(ledger.url, vectors[:40])
+    renew_space(ledger, DEFAULT_MODEL, MUSICNN_VERSION)
+    return ledger
+
+
+def exact(ledger, vectors, query, allowed, k):
+    """Nearest by brute force over the stored half-precision vectors."""
+    scaled = (
+        apply_scaler(read_scaler(ledger, current_scaler(ledger, DEFAULT_MODEL)), vectors).astype(np.float16).astype(np.float32)
+    )
+    cosines = scaled @ scaled[query] / np.linalg.norm(scaled, axis=1) / np.linalg.norm(scaled[query])
+    order = [n for n in np.argsort(-cosines) if n != query and allowed(n)][:k]
+    return [f"g{n}" for n in order]
+
+
+CASES = {
+    "everything": (Filters(), lambda n: True, TAKES - 1),
+    "half, by genre": (Filters(genre="genre1"), lambda n: n % 2 == 1, TAKES // 2),
+    "a tenth, by provider": (Filters(provider="provider3"), lambda n: n % 10 == 3, TAKES // 10),
+    "a hundredth, by key": (Filters(key="key7"), lambda n: n % 100 == 7, TAKES // 100),
+    "a thousandth, by user": (Filters(user_id="user8"), lambda n: n % 1_000 == 8, TAKES // 1_000),
+    "a range of tempi": (Filters(tempo_from_bpm=80, tempo_to_bpm=81.5), lambda n: n % 100 in (20, 21), TAKES // 50),
+    "two at once": (Filters(provider="provider3", key="key3"), lambda n: n % 100 == 3, TAKES // 100),
+    "nobody": (Filters(user_id="nobody"), lambda n: False, 0),
+}
+
+
+def test_filters_lose_nothing(placed, vectors):
+    """From everything to nobody: as many rows as pass, and those that an exact search finds."""
+    for name, (filters, allowed, passing) in CASES.items():
+        hits = wanted = 0
+        for query in (0, 1_234, 5_999):
+            expected = exact(placed, vectors, query, allowed, 10)
+            found = similar(placed, f"g{query}", 10, filters)
+
+            assert len(found) == len(expected) == min(10, passing - allowed(query) * (passing < TAKES - 1)), name
+            hits, wanted = hits + len({n.generation_id for n in found} & set(expected)), wanted + len(expected)
+        assert hits >= 0.95 * wanted, name
+        if passing <= similarity.EXACT_MOST:
+            assert hits == wanted, name
+
+
+def test_control_plain_hnsw_behind_a_filter_returns_too_few(placed):
+    """What Postgres does by itself: the index proposes its first candidates, and the filter leaves next to none."""
+    scaler = current_scaler(placed, DEFAULT_MODEL)
+    with placed.begin() as connection:
+        connection.execute(sa.text("SET LOCAL enable_seqscan = off"))
+        connection.execute(sa.text("SET LOCAL enable_sort = off"))
+        vector = connection.execute(
+            sa.text(f"SELECT vector::text FROM scaled_embeddings WHERE audio_sha256 = '{sha(0)}'")
+        ).scalar()
+        rows = connection.execute(
+            sa.text(
+                "SELECT g.generation_id FROM scaled_embeddings s JOIN generations g ON g.audio_sha256 = s.audio_sha256"
+                f" WHERE s.scaler = {scaler.id} AND g.user_id = 'user8'"
+                f" ORDER BY s.vector::halfvec({scaler.dims}) <=> '{vector}' LIMIT 6"
+            )
+        ).all()
+
+    assert len(rows) < 6
+    assert len(similar(placed, "g0", 6, Filters(user_id="user8"))) == 6
+
+
+def test_answers_come_through_the_index(placed):
+    """Where many takes pass, the plan reads the HNSW index of the current scaler."""
+    scaler = current_scaler(placed, DEFAULT_MODEL)
+    statements = []
+    with placed.begin() as connection:
+        sa.event.listen(placed.engine, "before_cursor_execute", lambda *args: statements.append((args[2], args[3])))
+    similar(placed, "g0", 10)
+    statement, values = next((text, values) for text, values in statements if "nearest AS" in text)
+    with placed.engine.begin() as connection:
+        plan = connection.exec_driver_sql(f"EXPLAIN {statement}", values).scalars().all()
+
+    assert any(index_name(scaler.id) in line for line in plan), plan
+
+
+def test_an_index_that_gives_up_is_followed_by_an_exact_search(placed, monkeypatch, vectors):
+    monkeypatch.setattr(similarity, "_nearest_indexed", lambda *args: [])
+
+    found = [neighbour.generation_id for neighbour in similar(placed, "g5", 10)]
+    assert found == exact(placed, vectors, 5, lambda n: True, 10)
+
+
+def test_similarity_is_the_cosine_and_a_copy_is_nearest(small, vectors):
+    fill(small.url, vectors[[17]], first=40)
+    renew_space(small, DEFAULT_MODEL, MUSICNN_VERSION)
+
+    (nearest,) = similar(small, "g40", 1)
+    assert nearest.generation_id == "g17"
+    assert nearest.similarity == pytest.approx(1, abs=1e-3)
+
+
+def test_a_vector_is_a_target_too(placed, vectors):
+    found = similar(placed, vectors[17], 3)
+
+    assert found[0].generation_id == "g17"
+    assert found[0].similarity == pytest.approx(1, abs=1e-3)
+
+
+def test_audio_shared_by_two_takes_gives_both(small):
+    with small.begin() as connection:
+        connection.execute(sa.text(f"UPDATE generations SET audio_sha256 = '{sha(1)}' WHERE generation_id = 'g2'"))
+
+    assert [n.generation_id for n in similar(small, "g1", 1)] == ["g2"]
+
+
+def test_erased_takes_are_no_neighbours(small):
+    (before,) = similar(small, "g0", 1)
+    with small.begin() as connection:
+        connection.execute(
+            sa.text("UPDATE generations SET erased_at = now() WHERE generation_id = :id"), {"id": before.generation_id}
+        )
+
+    assert similar(small, "g0", 1)[0].generation_id != before.generation_id
+
+
+def test_no_space_yet_is_said(ledger):
+    with pytest.raises(EmbeddingPendingError, match="no takes are placed by musicnn-msd yet"):
+        similar(ledger, "g0")
+
+
+def test_take_that_is_not_placed_yet_is_said(placed):
+    with pytest.raises(EmbeddingPendingError, match="take 'g9999999' is not placed"):
+        similar(placed, "g9999999")
+
+
+@pytest.mark.parametrize("k", [0, -1, 1_001])
+def test_k_out_of_range_is_refused(ledger, k):
+    with pytest.raises(ValueError, match=f"1 to 1000, got {k}"):
+        similar(ledger, "g0", k)
+
+
+class TestRenewal:
+    def test_one_take_makes_no_space(self, ledger):
+        fill(ledger.url, clustered(1))
+
+        assert renew_space(ledger, DEFAULT_MODEL, MUSICNN_VERSION).scaler is None
+
+    def test_grows_by_scaling_and_renews_at_the_step(self, ledger):
+        fill(ledger.url, clustered(10))
+        first = renew_space(ledger, DEFAULT_MODEL, MUSICNN_VERSION)
+        fill(ledger.url, clustered(29, seed=1), first=10)
+        second = renew_space(ledger, DEFAULT_MODEL, MUSICNN_VERSION)
+        fill(ledger.url, clustered(1, seed=2), first=39)
+        third = renew_space(ledger, DEFAULT_MODEL, MUSICNN_VERSION)
+        again = renew_space(ledger, DEFAULT_MODEL, MUSICNN_VERSION)
+
+        assert [report.is_renewed for report in (first, second, third, again)] == [True, False, True, False]
+        assert [report.scaler.version for report in (first, second, third, again)] == [1, 1, 2, 2]
+        assert [report.vectors for report in (first, second, third, again)] == [10, 39, 40, 40]
+        assert [report.added for report in (first, second, third, again)] == [10, 29, 40, 0]
+
+    def test_renewal_leaves_one_index_and_one_set_of_vectors(self, ledger):
+        fill(ledger.url, clustered(10))
+        renew_space(ledger, DEFAULT_MODEL, MUSICNN_VERSION)
+        fill(ledger.url, clustered(40, seed=1), first=10)
+        current = renew_space(ledger, DEFAULT_MODEL, MUSICNN_VERSION).scaler
+
+        with ledger.begin() as connection:
+            indexes = connection.execute(sa.text("SELECT indexname FROM pg_indexes WHERE indexname LIKE 'hnsw%'")).scalars().all()
+            scalers = connection.execute(sa.text("SELECT DISTINCT scaler FROM scaled_embeddings")).scalars().all()
+            versions = connection.execute(sa.text("SELECT version, is_current FROM embedding_scalers ORDER BY 1")).all()
+        assert indexes == [index_name(current.id)]
+        assert scalers == [current.id]
+        assert [tuple(row) for row in versions] == [(1, False), (2, True)]
+
+    def test_search_goes_on_while_a_renewal_dies(self, ledger, monkeypatch):
+        """A renewal that was killed before its index stood once left a space in which nothing was found."""
+        from keeptake.ledger import embeddings
+
+        fill(ledger.url, clustered(10))
+        renew_space(ledger, DEFAULT_MODEL, MUSICNN_VERSION)
+        fill(ledger.url, clustered(40, seed=1), first=10)
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(embeddings, "_index", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+            renew_space(ledger, DEFAULT_MODEL, MUSICNN_VERSION)
+
+        assert len(similar(ledger, "g0", 9)) == 9
+        assert renew_space(ledger, DEFAULT_MODEL, MUSICNN_VERSION).vectors == 50
+        with ledger.begin() as connection:
+            assert connection.execute(sa.text("SELECT count(DISTINCT scaler) FROM scaled_embeddings")).scalar() == 1
+
+    def test_models_stand_side_by_side(self, ledger):
+        fill(ledger.url, clustered(10))
+        with ledger.begin() as connection:
+            connection.execute(
+                sa.text("INSERT INTO embeddings SELECT audio_sha256, 'clap:toy', '1', vector[1:8] FROM embeddings")
+            )
+        ours, theirs = renew_space(ledger, DEFAULT_MODEL, MUSICNN_VERSION), renew_space(ledger, "clap:toy", "1")
+
+        assert current_scaler(ledger, DEFAULT_MODEL) == ours.scaler
+        assert current_scaler(ledger, "clap:toy") == theirs.scaler
+        assert len(similar(ledger, "g0", 9)) == len(similar(ledger, "g0", 9, model="clap:toy")) == 9
+
+    def test_control_a_scaler_of_another_version_finds_other_neighbours(self, ledger):
+        """Why vectors of two scalers are never compared: between them even a take is not its own nearest."""
+        vectors = clustered(300)
+        fill(ledger.url, vectors[:10])
+        renew_space(ledger, DEFAULT_MODEL, MUSICNN_VERSION)
+        old = apply_scaler(read_scaler(ledger, current_scaler(ledger, DEFAULT_MODEL)), vectors)
+        fill(ledger.url, vectors[10:], first=10)
+        renew_space(ledger, DEFAULT_MODEL, MUSICNN_VERSION)
+        new = apply_scaler(read_scaler(ledger, current_scaler(ledger, DEFAULT_MODEL)), vectors)
+
+        same = min(old.shape[1], new.shape[1])
+        mixed = np.argmax(old[:, :same] @ new[:, :same].T, axis=1) == np.arange(300)
+        assert np.mean(np.argmax(new @ new.T, axis=1) == np.arange(300)) == 1
+        assert np.mean(mixed) < 0.5
