@@ -2,7 +2,7 @@
 
 Conventions: a file is named as it was given, or by its path below the given folder's path. A file that cannot be told from others
 is never dropped: it is listed with its reason. Belongs here: files in, plain JSON out. Does not: how copies are found
-(`curation/duplicates.py`), decoding (`custody/decode.py`), takes of the ledger (`ledger/duplicates.py`).
+(`curation/duplicates.py`), takes of the ledger (`fingerprinting.py`).
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -10,18 +10,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from keeptake.audio.fingerprint import Codes, fingerprint
-from keeptake.audio.frontend import mono_mix
+from keeptake.audio.fingerprint import Codes
 from keeptake.curation.duplicates import DuplicatePair, find_duplicates, groups, tells_enough
-from keeptake.custody.decode import decode
 from keeptake.errors import AudioRefusedError, ConfigurationError, InvalidAudioError
-
-
-def fingerprint_samples(samples: np.ndarray, sample_rate_hz: int) -> Codes:
-    """Fingerprint decoded samples of shape (n, channels), mixed as the rest of the analysis hears them."""
-    return fingerprint(mono_mix(samples), sample_rate_hz)
+from keeptake.fingerprinting import fingerprint_file
 
 
 def duplicates_of_files(paths: Iterable[Path], *, heard: Callable[[Path], object] = lambda path: None) -> dict[str, Any]:
@@ -50,8 +42,7 @@ def duplicates_of_files(paths: Iterable[Path], *, heard: Callable[[Path], object
     for path in _files(paths):
         name = str(path)
         try:
-            samples, sample_rate_hz = decode(path)
-            codes[name] = fingerprint_samples(samples, sample_rate_hz)
+            codes[name] = fingerprint_file(path)
         except AudioRefusedError as refusal:
             not_compared.append({"file": name, "reason": str(refusal.reason), "detail": refusal.detail})
         except InvalidAudioError as error:

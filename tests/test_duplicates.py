@@ -11,8 +11,9 @@ import soundfile
 from keeptake.audio.fingerprint import BITS, code_words, rotate
 from keeptake.curation import duplicates
 from keeptake.curation.duplicates import find_duplicates, groups, tells_enough
-from keeptake.duplicate_files import duplicates_of_files, fingerprint_samples
+from keeptake.duplicate_files import duplicates_of_files
 from keeptake.errors import ConfigurationError
+from keeptake.fingerprinting import fingerprint_file
 
 
 def take(seed, frames=300):
@@ -188,6 +189,7 @@ def test_labelled_copies_are_found_under_random_names_and_siblings_are_not(dev_d
     assert found["not_compared"] == []
 
 
-def test_a_downmix_of_opposite_channels_is_still_heard(signals):
+def test_a_downmix_of_opposite_channels_is_still_heard(signals, tmp_path):
     beat = signals.drum_beat(120, 8.0, 22_050)
-    assert tells_enough(fingerprint_samples(np.stack([beat, -beat], axis=1), 22_050))
+    soundfile.write(tmp_path / "opposite.wav", np.stack([beat, -beat], axis=1), 22_050)
+    assert tells_enough(fingerprint_file(tmp_path / "opposite.wav"))
