@@ -1,0 +1,166 @@
+"""The original's exports of many rows at once: JSONL training lines, CSV for analysis, Parquet with types.
+
+Conventions: columns, order and spelling are a compatibility promise (`prompt, audio_url, duration, metadata, quality_score`; nine
+CSV columns). Numbers print as they were given (30, not 30.0), JSON is spaced as Python's own writer spaces it, lines end in a
+newline. Text is made column by column, never row by row: a line of the file never becomes a Python object.
+
+Belongs here: text and files from rows. Does not: which rows (a dataset's version, `originals.py`), the service's streams, which
+Postgres writes itself (`ledger/exports.py`).
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+CSV_COLUMNS = ("generationId", "userPrompt", "aiEnhancedPrompt", "audioUrl", "duration", "genre", "bpm", "rating", "used")
+ROWS = pl.Schema(
+    {
+        "generation_id": pl.String(),
+        "user_prompt": pl.String(),
+        "ai_enhanced_prompt": pl.String(),
+        "audio_url": pl.String(),
+        "duration_s": pl.Float64(),
+        "genre": pl.String(),
+        "bpm": pl.String(),  # as given: a number or text
+        "provider": pl.String(),
+        "model_used": pl.String(),
+        "generation_params": pl.String(),  # JSON
+        "liked": pl.Boolean(),
+        "rating": pl.Int16(),
+        "used": pl.Boolean(),
+        "created_at": pl.String(),  # RFC 3339
+        "tempo_bpm": pl.Float64(),
+        "key": pl.String(),
+        "has_vocals": pl.Boolean(),
+        "loudness_lufs": pl.Float64(),
+        "quality_score": pl.Float64(),
+    }
+)
+"""Columns that rows have here; all but the identifier and the prompt may be null."""
+
+SLICE_ROWS = 50_000  # text of this many rows is held at once: about 25 MB
+_RUN_BY_SPREADSHEETS = r"\A[=+\-@\t\r]"
+_ESCAPED = {character: json.dumps(character)[1:-1] for character in (*map(chr, range(32)), '"', "\\")}
+
+
+def write_jsonl(rows: pl.DataFrame, path: Path) -> None:
+    """Write a training line a row.
+
+    Parameters
+    ----------
+    rows : pl.DataFrame
+        With the columns of `ROWS`, in the order in which they are to stand.
+    path : Path
+        Written anew.
+    """
+    line = _training_line()
+    with path.open("wb") as file:
+        for part in rows.iter_slices(SLICE_ROWS):
+            part.select(line).write_csv(file, include_header=False, quote_style="never")
+
+
+def write_csv(rows: pl.DataFrame, path: Path, *, is_excel_safe: bool = True) -> None:
+    """Write the nine columns for analysis.
+
+    Parameters
+    ----------
+    rows : pl.DataFrame
+        With the columns of `ROWS`.
+    path : Path
+        Written anew.
+    is_excel_safe : bool
+        Put `'` before cells that a spreadsheet would run.
+    """
+    cells = _cells(is_excel_safe)
+    with path.open("wb") as file:
+        file.write((",".join(CSV_COLUMNS) + "\n").encode())
+        for part in rows.iter_slices(SLICE_ROWS):
+            part.select(cells).write_csv(file, include_header=False)
+
+
+def write_parquet(rows: pl.DataFrame, path: Path) -> None:
+    """Write the rows with their types; without statistics, which would keep prompts of rows that are erased later."""
+    shown = pl.coalesce("ai_enhanced_prompt", "user_prompt").alias("prompt")
+    rest = pl.exclude("user_prompt", "ai_enhanced_prompt", "genre", "bpm")
+    rows.select(shown, rest).write_parquet(
+        path, compression="zstd", compression_level=3, statistics=False, row_group_size=100_000
+    )
+
+
+def _training_line() -> pl.Expr:
+    heard = {
+        "tempo_bpm": _number("tempo_bpm"),
+        "key": _text(pl.col("key")),
+        "has_vocals": _bare("has_vocals"),
+        "loudness_lufs": _number("loudness_lufs"),
+    }
+    metadata = {
+        "generation_id": _text(pl.col("generation_id")),
+        "provider": _text(pl.col("provider")),
+        "model_used": _text(pl.col("model_used")),
+        "generation_params": pl.col("generation_params").fill_null("{}"),
+        "liked": _bare("liked"),
+        "rating": _bare("rating"),
+        "used": _bare("used"),
+        "created_at": _text(pl.col("created_at")),
+        "heard": heard,
+    }
+    return pl.concat_str(
+        _object(
+            {
+                "prompt": _text(pl.coalesce("ai_enhanced_prompt", "user_prompt")),
+                "audio_url": _text(pl.col("audio_url")),
+                "duration": _number("duration_s"),
+                "metadata": metadata,
+                "quality_score": _number("quality_score"),
+            }
+        )
+    )
+
+
+def _object(fields: Mapping[str, Any]) -> list[pl.Expr]:
+    """Pieces that read as a JSON object once joined; a value is the text of a column, or such a mapping."""
+    pieces: list[pl.Expr] = []
+    for at, (name, value) in enumerate(fields.items()):
+        pieces.append(pl.lit(f'{", " if at else "{"}"{name}": '))
+        pieces += _object(value) if isinstance(value, Mapping) else [value]
+    return [*pieces, pl.lit("}")]
+
+
+def _cells(is_excel_safe: bool) -> list[pl.Expr]:
+    sources = ("generation_id", "user_prompt", "ai_enhanced_prompt", "audio_url", "duration_s", "genre", "bpm", "rating", "used")
+    columns = zip(CSV_COLUMNS, sources, strict=True)
+    return [_cell(source, is_excel_safe).alias(name) for name, source in columns]
+
+
+def _cell(source: str, is_excel_safe: bool) -> pl.Expr:
+    if source == "duration_s":
+        return _printed(source)
+    column = pl.col(source)
+    if not is_excel_safe or ROWS[source] != pl.String():
+        return column
+    return pl.when(column.str.contains(_RUN_BY_SPREADSHEETS)).then("'" + column).otherwise(column)
+
+
+def _text(column: pl.Expr) -> pl.Expr:
+    quote = pl.lit('"')
+    return pl.concat_str(quote, column.str.replace_many(_ESCAPED), quote).fill_null("null")
+
+
+def _bare(name: str) -> pl.Expr:
+    return pl.col(name).cast(pl.String).fill_null("null")
+
+
+def _number(name: str) -> pl.Expr:
+    return _printed(name).fill_null("null")
+
+
+def _printed(name: str) -> pl.Expr:
+    """A number as it was given: whole ones without a fraction; what is no number in JSON is null."""
+    column = pl.col(name)
+    is_whole = column == column.round()
+    printed = pl.when(is_whole).then(column.cast(pl.Int64, strict=False).cast(pl.String)).otherwise(column.cast(pl.String))
+    return pl.when(column.is_finite()).then(printed)
