@@ -24,7 +24,7 @@ _LAGGING = f"""
     FROM generations g JOIN features f ON f.audio_sha256 = g.audio_sha256 LEFT JOIN adherence a ON a.generation = g.id
     WHERE g.id > {{after}} AND g.status <> 'quarantined'
       AND (a.version IS DISTINCT FROM '{ADHERENCE_VERSION}' OR a.features_versions IS DISTINCT FROM f.versions)
-    ORDER BY g.id LIMIT {PAGE_ROWS}
+    ORDER BY g.id LIMIT {{most}}
 """
 
 
@@ -37,7 +37,7 @@ def judge_lagging(ledger: Ledger) -> pl.DataFrame:
         `term, verdict, takes`: how often each verdict, or reason why there is none, was given.
     """
     after, counts = 0, [pl.DataFrame(schema={"term": pl.String, "verdict": pl.String, "takes": pl.UInt32})]
-    while (page := ledger.arrow(_LAGGING.format(after=after))).height:
+    while (page := ledger.arrow(_LAGGING.format(after=after, most=PAGE_ROWS))).height:
         after = page["id"][-1]
         judged = judge(_requests(page))
         with ledger.begin() as connection:
@@ -50,8 +50,8 @@ def tempo_scatter(ledger: Ledger, *, most: int = 5_000) -> pl.DataFrame:
     """Asked and heard tempo of the takes judged last, with the verdict: what the UI draws."""
     return ledger.arrow(
         f"""
-        SELECT g.generation_id, (a.terms->'tempo'->>'asked')::float8 AS asked_bpm, (a.terms->'tempo'->>'heard')::float8 AS heard_bpm,
-               a.terms->'tempo'->>'verdict' AS verdict
+        SELECT g.generation_id, (a.terms->'tempo'->>'asked')::float8 AS asked_bpm,
+               (a.terms->'tempo'->>'heard')::float8 AS heard_bpm, a.terms->'tempo'->>'verdict' AS verdict
         FROM adherence a JOIN generations g ON g.id = a.generation
         WHERE a.terms->'tempo'->>'verdict' IS NOT NULL AND jsonb_typeof(a.terms->'tempo'->'asked') = 'number'
         ORDER BY a.judged_at DESC, g.generation_id LIMIT {int(most)}

@@ -1,0 +1,101 @@
+"""Judgements in a real ledger: every take once, and again when its hearing moved."""
+
+from hashlib import sha256
+
+import pytest
+import sqlalchemy as sa
+
+from keeptake.ledger import adherence
+from keeptake.ledger.adherence import judge_lagging, tempo_scatter
+from keeptake.ledger.bulk import upsert
+from keeptake.ledger.tables import adherence as judgements
+from keeptake.ledger.tables import audio, features, generations
+
+PROMPTS = ["dark trap 140 bpm, no vocals", "with a singer", "piano"]
+
+
+@pytest.fixture
+def takes(ledger):
+    """Three takes that were heard at 110 bpm with a voice."""
+    digests = [f"{number:064x}" for number in range(len(PROMPTS))]
+    shape = {"size_bytes": 9, "format": "wav", "codec": "pcm", "duration_s": 20.0, "sample_rate_hz": 44_100, "channels": 2}
+    heard = {"tempo_bpm": 110.0, "tempo_confidence": 0.9, "vocals_probability": 0.9, "duration_s": 20.0, "versions": "rhythm=1"}
+    with ledger.begin() as connection:
+        upsert(connection, audio, [{"sha256": d, "storage_key": "k", **shape} for d in digests], conflict=("sha256",))
+        upsert(connection, features, [{"audio_sha256": d, **heard} for d in digests], conflict=("audio_sha256",))
+        upsert(
+            connection,
+            generations,
+            [
+                {
+                    "generation_id": f"g{number}",
+                    "identity_sha256": sha256(str(number).encode()).digest(),
+                    "user_id": "u",
+                    "user_prompt": prompt,
+                    "generation_params": {"duration": 30},
+                    "audio_url": "a.wav",
+                    "provider": "suno",
+                    "source": "test",
+                    "captured_on": "2026-11-01",
+                    "created_at": "2026-11-01T00:00:00Z",
+                    "status": "embedded",
+                    "audio_status": "stored",
+                    "audio_sha256": digest,
+                }
+                for number, (prompt, digest) in enumerate(zip(PROMPTS, digests, strict=True))
+            ],
+            conflict=("generation_id",),
+        )
+    return ledger
+
+
+def stored(ledger):
+    query = sa.select(generations.c.generation_id, judgements).join(judgements, judgements.c.generation == generations.c.id)
+    with ledger.begin() as connection:
+        return {row["generation_id"]: row for row in connection.execute(query).mappings()}
+
+
+def counts_of(table, term):
+    return {row["verdict"]: row["takes"] for row in table.iter_rows(named=True) if row["term"] == term}
+
+
+def test_every_take_is_judged_with_its_terms(takes):
+    counts = judge_lagging(takes)
+
+    assert counts_of(counts, "tempo") == {"wrong": 1, "not-asked": 2}
+    assert counts_of(counts, "vocals") == {"unwanted": 1, "as-asked": 1, "not-asked": 1}
+    rows = stored(takes)
+    assert rows["g0"]["terms"]["tempo"] == {"verdict": "wrong", "asked": 140.0, "heard": 110.0, "reason": None}
+    assert rows["g0"]["total"] == pytest.approx((20 / 30) / 7, abs=1e-6)
+    assert rows["g1"]["total"] == pytest.approx((3 + 20 / 30) / 4, abs=1e-6)
+
+
+def test_only_what_moved_is_judged_again(takes, monkeypatch):
+    monkeypatch.setattr(adherence, "PAGE_ROWS", 2)
+    judge_lagging(takes)
+    assert judge_lagging(takes).is_empty()
+    with takes.begin() as connection:
+        connection.execute(
+            sa.update(features).where(features.c.audio_sha256 == f"{0:064x}").values(tempo_bpm=140.0, versions="rhythm=2")
+        )
+
+    counts = judge_lagging(takes)
+
+    assert counts_of(counts, "tempo") == {"exact": 1}
+    assert stored(takes)["g0"]["terms"]["tempo"]["verdict"] == "exact"
+    assert stored(takes)["g1"]["features_versions"] == "rhythm=1"
+
+
+def test_a_take_of_which_nothing_can_be_judged_has_no_total_but_reasons(takes):
+    with takes.begin() as connection:
+        connection.execute(sa.update(generations).where(generations.c.generation_id == "g2").values(generation_params={}))
+    judge_lagging(takes)
+
+    row = stored(takes)["g2"]
+    assert row["total"] is None
+    assert {term["reason"] for term in row["terms"].values()} <= {"not-asked", "not-joint"}
+
+
+def test_the_scatter_shows_asked_against_heard(takes):
+    judge_lagging(takes)
+    assert tempo_scatter(takes).rows() == [("g0", 140.0, 110.0, "wrong")]
