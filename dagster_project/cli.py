@@ -10,6 +10,7 @@ import logging
 import sys
 from collections.abc import Iterable, Mapping
 from contextlib import closing
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -140,6 +141,140 @@ def run(as_json: Json = False) -> None:
         print_json(done)
     else:
         print_rows([done], False, "Done by this call")
+
+
+@app.command()
+def demo(count: Annotated[int, typer.Option(min=48, help="Takes to render.")] = 60, as_json: Json = False) -> None:
+    """The main job, end to end: demo takes are rendered, taken in, heard, scored and published as a dataset."""
+    from dagster_project.demo import run_demo
+    from dagster_project.summary import print_demo
+
+    done = run_demo(count)
+    print_json(done._asdict() | {"pairs": done.pairs.to_dicts()}) if as_json else print_demo(*done)
+
+
+@app.command()
+def publish(policy: Annotated[str, typer.Argument(help="Name of a policy.")], as_json: Json = False) -> None:
+    """Publish a policy's dataset through the graph, or find that the present version already says the same."""
+    from dagster_project.home import open_home
+    from dagster_project.runs import publish_policy
+    from keeptake.progress import bar
+
+    with open_home(), bar():
+        published = publish_policy(policy)
+    if as_json:
+        print_json(published)
+    else:
+        print_rows([published], False, f"Published {policy}")
+
+
+@app.command()
+def explain(generation_id: str, as_json: Json = False) -> None:
+    """The story of one take: captured, fetched, heard, judged, kept or left out, in which versions."""
+    from dagster_project.home import open_home
+    from keeptake.curation.explain import explain as tell
+
+    with open_home() as ledger:
+        story = tell(ledger, generation_id)
+    if as_json:
+        print_json(story)
+        return
+    from dagster_project.summary import print_story
+
+    print_story(story)
+
+
+@app.command("open")
+def open_(generation_id: str, as_json: Json = False) -> None:
+    """Print where a take's audio and the datasets that hold it lie."""
+    from dagster_project.home import open_home
+    from keeptake.audio_store import AudioStore
+    from keeptake.curation.explain import explain as tell
+    from keeptake.settings import settings
+
+    with open_home() as ledger:
+        story = tell(ledger, generation_id)
+    sha256 = (story["audio"] or {}).get("sha256")
+    paths = {
+        "audio": str(AudioStore(settings().audio_location).local_path(sha256) or "") if sha256 else None,
+        "datasets": [version["path"] for version in story["versions"]],
+    }
+    print_json(paths) if as_json else print_rows([paths], False, generation_id)
+
+
+@app.command()
+def analyze(
+    files: list[Path],
+    as_json: Json = False,
+    plot: Annotated[Path | None, typer.Option(help="Folder for a picture a file.")] = None,
+    networks: Annotated[bool, typer.Option(help="Hear vocals and style by their networks.")] = True,
+) -> None:
+    """Hear files and print a line of JSON for each; one that does not decode is a line with its reason."""
+    from keeptake.hearing_files import analyze_files
+    from keeptake.settings import settings
+
+    chosen = settings()
+    lines = analyze_files(
+        files,
+        models=chosen.models_location if networks else None,
+        timeout_s=chosen.analysis_timeout_s,
+        memory_mb=chosen.analysis_memory_mb,
+        workers=chosen.workers,
+        plot_dir=plot,
+    )
+    for line in lines:  # JSON either way: an analysis has too many fields for a table
+        print_json(line)
+
+
+@app.command()
+def similar(
+    target: Annotated[str, typer.Argument(help="A generation's id, or an audio file.")],
+    k: Annotated[int, typer.Option(min=1, max=200)] = 10,
+    user: Annotated[str | None, typer.Option()] = None,
+    provider: Annotated[str | None, typer.Option()] = None,
+    genre: Annotated[str | None, typer.Option()] = None,
+    key: Annotated[str | None, typer.Option()] = None,
+    tempo_from: Annotated[float | None, typer.Option(help="Beats per minute.")] = None,
+    tempo_to: Annotated[float | None, typer.Option(help="Beats per minute.")] = None,
+    as_json: Json = False,
+) -> None:
+    """The takes that sound most like a take or a file."""
+    from dagster_project.home import open_home
+    from keeptake.embedding.files import vector_of_file
+    from keeptake.ledger.similarity import Filters
+    from keeptake.ledger.similarity import similar as nearest
+    from keeptake.settings import settings
+
+    filters = Filters(user_id=user, provider=provider, genre=genre, key=key, tempo_from_bpm=tempo_from, tempo_to_bpm=tempo_to)
+    wanted = vector_of_file(Path(target), settings().models_location) if Path(target).is_file() else target
+    with open_home() as ledger:
+        print_rows([found._asdict() for found in nearest(ledger, wanted, k, filters)], as_json, f"Most like {target}")
+
+
+@app.command()
+def duplicates(paths: list[Path], as_json: Json = False) -> None:
+    """Groups of near-duplicates among anyone's files and folders."""
+    from keeptake.duplicate_files import duplicates_of_files
+
+    found = duplicates_of_files(paths)
+    if as_json:
+        print_json(found)
+    else:
+        print_rows([{"files": "\n".join(group["files"])} for group in found["groups"]], False, "Near-duplicates")
+
+
+@app.command()
+def api(
+    host: Annotated[str | None, typer.Option()] = None,
+    port: Annotated[int | None, typer.Option()] = None,
+    workers: Annotated[int | None, typer.Option()] = None,
+) -> None:
+    """Serve the HTTP API alone."""
+    from dagster_project.home import open_home
+    from keeptake.capture.server import serve
+
+    with open_home() as ledger:
+        serve(host, port, workers, database_url=ledger.url)
 
 
 if __name__ == "__main__":

@@ -8,11 +8,14 @@ from typing import Any
 import dagster as dg
 
 from dagster_project.definitions import defs
-from dagster_project.jobs import rescore, take_to_score
-from keeptake.errors import KeeptakeError
+from dagster_project.jobs import publish_dataset, rescore, take_to_score
+from keeptake.curation.policy import load_policy
+from keeptake.datasets import show_version
+from keeptake.errors import KeeptakeError, PublicationError
 from keeptake.ledger.connection import Ledger
 from keeptake.ledger.scores import count_lagging
 from keeptake.ledger.status import pending_by_day, status
+from keeptake.settings import settings
 from keeptake.sources.pull import today
 
 COUNTED = {"analyzed_features": "analyzed", "embeddings": "embedded", "quality_scores": "scored"}
@@ -75,3 +78,29 @@ def run_pending(ledger: Ledger) -> dict[str, Any]:
         "failed": {reason: n for reason, n in failed.items() if n > 0},
         "remaining": sum(pending_by_day(ledger).values()),
     }
+
+
+def publish_policy(policy: str) -> dict[str, Any]:
+    """Publish a policy's dataset and say what is visible then.
+
+    Returns
+    -------
+    dict
+        `name`, `version`, `path`, `rows` by split, `is_new`.
+
+    Raises
+    ------
+    ConfigurationError
+        If there is no such policy.
+    PublicationError
+        If a version could not become visible; the present one stays what it was.
+    """
+    chosen = settings()
+    load_policy(policy, chosen.policies_dir)
+    try:
+        result = execute(publish_dataset.name, partition_key=policy)
+    except KeeptakeError as failure:
+        raise PublicationError(str(failure)) from failure
+    is_new = any(event.metadata["is_new"].value for event in result.asset_materializations_for_node("dataset_manifest"))
+    shown = show_version(policy, datasets_dir=chosen.datasets_location)
+    return {**{name: shown[name] for name in ("name", "version", "path", "rows")}, "is_new": is_new}
