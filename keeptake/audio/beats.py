@@ -21,7 +21,7 @@ SMOOTHING = 32  # the envelope is smoothed by a Gaussian of a period / SMOOTHING
 SILENT_SHARE = 0.5  # beats at the ends are dropped below this share of the beats' root mean square [librosa]
 
 
-def track_beats(envelope: Floats, period_s: Floats, *, frame_rate_hz: float) -> Floats:
+def track_beats(envelope: Floats, period_s: Floats, *, frame_rate_hz: float, tightness: float = TIGHTNESS) -> Floats:
     """Place beats on attacks, a period apart as nearly as the attacks allow.
 
     The recursion looks back at least period / WIDEST_STEP frames, so that as many frames at a time are computed together.
@@ -34,6 +34,8 @@ def track_beats(envelope: Floats, period_s: Floats, *, frame_rate_hz: float) -> 
         Expected beat period at each frame.
     frame_rate_hz : float
         Frames a second.
+    tightness : float
+        What a deviation from the period costs against the strength of attacks.
 
     Returns
     -------
@@ -42,12 +44,12 @@ def track_beats(envelope: Floats, period_s: Floats, *, frame_rate_hz: float) -> 
     """
     period = period_s * frame_rate_hz
     local = scipy.ndimage.gaussian_filter1d(envelope / max(float(envelope.std()), 1e-9), float(np.median(period)) / SMOOTHING)
-    came_from, score = _chain(local, period)
+    came_from, score = _chain(local, period, tightness)
     beats = _walk_back(came_from, score, local)
     return _between_frames(beats, local) / frame_rate_hz
 
 
-def _chain(local: Floats, period: Floats) -> tuple[NDArray[np.intp], Floats]:
+def _chain(local: Floats, period: Floats, tightness: float) -> tuple[NDArray[np.intp], Floats]:
     """Best predecessor (-1 for none) and score of a chain of beats that ends at each frame."""
     nearest = max(1, int(period.min() / WIDEST_STEP))
     farthest = int(np.ceil(period.max() * WIDEST_STEP))
@@ -59,7 +61,7 @@ def _chain(local: Floats, period: Floats) -> tuple[NDArray[np.intp], Floats]:
     for start in range(0, local.size, nearest):
         rows = np.arange(start, min(start + nearest, local.size))
         steps = log_lags - log_period[rows, None]
-        reached = earlier[start : start + rows.size] - TIGHTNESS * steps * steps
+        reached = earlier[start : start + rows.size] - tightness * steps * steps
         best = reached.argmax(axis=1)
         gain = reached[rows - start, best]
         score[farthest + rows] += np.maximum(gain, 0)

@@ -23,6 +23,8 @@ MIN_DURATION_S = 3.0
 MIN_FLUX = 1.0  # mean of the onset envelope: a held tone stays below 0.3, the quietest music of the dev set at 4
 MIN_CLARITY = 0.1  # noise of 3 s reaches 0.06, speech 0.05; the least of 84 files with a known tempo is 0.19
 MIN_COURSE_CLARITY = 0.3  # where the tempo changes; noise reaches 0.15 in windows
+TIGHTNESSES = (beats.TIGHTNESS, 4 * beats.TIGHTNESS, 16 * beats.TIGHTNESS)
+MAX_DISAGREEMENT = 0.005  # of beats with the envelope's periodicity: the grid's step and a little more
 
 
 def rhythm(mel: Floats, *, frame_rate_hz: float, duration_s: float) -> tuple[dict[str, Any] | None, str | None]:
@@ -58,17 +60,16 @@ def rhythm(mel: Floats, *, frame_rate_hz: float, duration_s: float) -> tuple[dic
     candidates = tempo.tempo_candidates(belief.probability)
     course = tempo.tempo_course(rhythmic, frame_rate_hz=frame_rate_hz)
     changing = course if course is not None and course.is_change and course.clarity > MIN_COURSE_CLARITY else None
-    if changing is not None:
-        clarity = changing.clarity
-        times_s = np.arange(envelope.size) / frame_rate_hz
-        period_s = 60 / np.interp(times_s, changing.centres_s, tempo.nearest_octave(changing.tempi_bpm, candidates[0][0]))
-    else:
-        clarity = belief.clarity_at(candidates[0][0])
-        period_s = np.full(envelope.size, 60 / candidates[0][0])
+    clarity = belief.clarity_at(candidates[0][0]) if changing is None else changing.clarity
     if clarity < MIN_CLARITY:
         return None, "nothing-periodic"
-    beats_s = beats.track_beats(envelope, period_s, frame_rate_hz=frame_rate_hz)
-    fit = tempo.fit_tempo(beats_s, is_steady=changing is None)
+    if changing is None:
+        beats_s, fit = _steady_beats(envelope, candidates[0][0], frame_rate_hz=frame_rate_hz)
+    else:
+        tempi_bpm = tempo.nearest_octave(changing.tempi_bpm, candidates[0][0])
+        period_s = 60 / np.interp(np.arange(envelope.size) / frame_rate_hz, changing.centres_s, tempi_bpm)
+        beats_s = beats.track_beats(envelope, period_s, frame_rate_hz=frame_rate_hz)
+        fit = tempo.fit_tempo(beats_s, is_steady=False)
     if fit is None:
         return None, "nothing-periodic"
     nudge = (
@@ -88,6 +89,20 @@ def rhythm(mel: Floats, *, frame_rate_hz: float, duration_s: float) -> tuple[dic
         "has_tempo_change": changing is not None,
     }
     return values, None
+
+
+def _steady_beats(envelope: Floats, tempo_bpm: float, *, frame_rate_hz: float) -> tuple[Floats, tuple[float, float] | None]:
+    """Beats and their fit, held more tightly to the period until they keep the tempo that the whole envelope has.
+
+    A loose tracker follows syncopated attacks from one beat to an off-beat; each such slip pulls the fitted tempo away.
+    """
+    period_s = np.full(envelope.size, 60 / tempo_bpm)
+    for tightness in TIGHTNESSES:
+        beats_s = beats.track_beats(envelope, period_s, frame_rate_hz=frame_rate_hz, tightness=tightness)
+        fit = tempo.fit_tempo(beats_s)
+        if fit is not None and abs(fit[0] / tempo_bpm - 1) <= MAX_DISAGREEMENT:
+            break
+    return beats_s, fit
 
 
 def _bars(mel: Floats, flux: Floats, beats_s: Floats, *, frame_rate_hz: float) -> tuple[int | None, Floats]:
