@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 COLUMNS = 1600  # a picture has about as many pixels across: more columns would only be averaged by the renderer
 DYNAMIC_RANGE_DB = 70.0
 QUIETEST_TOP_DB = -30.0  # silence is drawn dark
+MOST_BEATS_DRAWN = 400
 TEMPO_SMOOTHING_BEATS = 5
 SECTION_COLOURS = ("#4c78a8", "#f58518", "#54a24b", "#b279a2", "#e45756", "#72b7b2", "#eeca3b", "#9d755d")
 MEL_TICKS_HZ = (128, 512, 2048, 8192)
@@ -82,6 +83,8 @@ def _draw_waveform(axes: "Axes", heard: Frontend, values: Mapping[str, Mapping[s
     rhythm = values.get("rhythm", {})
     downbeats_s = np.asarray(rhythm.get("downbeats_s") or [])
     beats_s = np.asarray(rhythm.get("beats_s") or [])
+    if beats_s.size > MOST_BEATS_DRAWN:  # they would be one black bar
+        beats_s = downbeats_s = beats_s[:0]
     axes.vlines(beats_s, -top, -0.82 * top, color=BEAT, linewidth=0.7, zorder=3)
     axes.vlines(downbeats_s, -top, -0.62 * top, color=BEAT, linewidth=1.3, zorder=3)
     for start_s, end_s in values.get("vocals", {}).get("vocal_segments_s") or []:
@@ -102,7 +105,7 @@ def _draw_mel(axes: "Axes", heard: Frontend) -> None:
         cmap="magma",
         vmin=highest - DYNAMIC_RANGE_DB,
         vmax=highest,
-        extent=(0, heard.duration_s, 0, columns.shape[1]),
+        extent=(0, max(heard.duration_s, SHORT_HOP / SAMPLE_RATE_HZ), 0, columns.shape[1]),
     )
     from librosa import hz_to_mel
 
