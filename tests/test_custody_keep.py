@@ -1,6 +1,9 @@
 """A day's audio is taken into custody: each generation ends stored, retrying or quarantined, whatever its file is like."""
 
 import json
+import subprocess
+import sys
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -8,10 +11,10 @@ import pytest
 import soundfile
 import sqlalchemy as sa
 
-from keeptake.audio_store import AudioStore
+from keeptake.audio_store import AudioStore, hash_of
 from keeptake.custody.keep import MAX_ATTEMPTS, keep_day, next_delay
 from keeptake.custody.policy import FetchPolicy
-from keeptake.errors import AudioReason, AudioStatus, ConfigurationError
+from keeptake.errors import AudioReason, AudioStatus, BusyError, ConfigurationError
 from keeptake.ledger.audio import (
     AudioOutcome,
     audio_file,
@@ -218,3 +221,80 @@ def test_a_store_that_is_away_blames_no_generation(ledger, tone, tmp_path):
     with pytest.raises(Exception, match="file"):
         keep_day(ledger, DAY, AudioStore((tmp_path / "file" / "below").as_uri()), CHOSEN)
     assert rows_of(ledger)["g"].audio_status == "pending"
+
+
+KILLER = """
+import os, signal
+from keeptake.custody.prove import prove as really_prove
+def prove(path):
+    if path.read_bytes().startswith(b"RIFFkill"):
+        os.kill(os.getpid(), signal.SIGSEGV)
+    return really_prove(path)
+"""
+
+
+def test_a_file_that_kills_its_worker_is_isolated(ledger, store, tone, tmp_path, monkeypatch):
+    """A decoder that dies of one file once failed every file of its batch."""
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "keeptake_test_killer.py").write_text(KILLER)
+    monkeypatch.syspath_prepend(str(tmp_path / "code"))
+    import keeptake_test_killer
+
+    monkeypatch.setattr("keeptake.custody.keep.prove", keeptake_test_killer.prove)
+    (tone / "killer.wav").write_bytes(b"RIFFkill" + bytes(100))
+    urls = ["killer.wav" if number in (3, 7) else "tone.wav" for number in range(12)]
+    capture(ledger, [{"id": f"g{number}", "url": url} for number, url in enumerate(urls)], tone)
+
+    report = keep_day(ledger, DAY, store, CHOSEN)
+
+    assert report.done == 10 and report.failed == {"crashed-worker": 2}
+    assert {row.generation_id for row in rows_of(ledger).values() if row.audio_reason == "crashed-worker"} == {"g3", "g7"}
+
+
+RUN = """
+import sys
+from keeptake.audio_store import AudioStore, hash_of
+from keeptake.custody.keep import keep_day
+from keeptake.ledger.connection import Ledger
+from keeptake.settings import Settings
+print("started", flush=True)
+keep_day(Ledger(sys.argv[1]), sys.argv[2], AudioStore(sys.argv[3]), Settings(_env_file=None, workers=2, chunk_rows=4))
+"""
+
+
+def test_a_run_killed_at_any_point_leaves_no_row_without_its_object(ledger, store, tmp_path, signals):
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for number in range(60):
+        soundfile.write(folder / f"{number}.wav", signals.white_noise(2.0, 44_100, seed=number), 44_100)
+    capture(ledger, [{"id": f"g{number}", "url": f"{number}.wav"} for number in range(60)], folder)
+    was_cut = False
+    for delay_s in (0.0, 0.7, 0.9, 1.1, 1.3):
+        with subprocess.Popen([sys.executable, "-c", RUN, ledger.url, DAY, store.url], stdout=subprocess.PIPE) as run:
+            assert run.stdout is not None and run.stdout.readline()
+            time.sleep(delay_s)
+            run.kill()
+        stored = [row for row in rows_of(ledger).values() if row.audio_status == "stored"]
+        was_cut |= 0 < len(stored) < 60
+        for row in stored:
+            assert store.read(row.audio_sha256), "a row names an object that is missing"
+    for path in (store.folder / "sha256").glob("*/*"):
+        if len(path.name) == 64:
+            assert hash_of(path) == path.name
+    wait_until_unclaimed(ledger)
+
+    assert keep_day(ledger, DAY, store, CHOSEN).remaining == 0
+    rows = rows_of(ledger).values()
+    assert {row.audio_status for row in rows} == {"stored"} and len({row.audio_sha256 for row in rows}) == 60
+    assert was_cut, "no kill fell into the work: the test showed nothing"
+
+
+def wait_until_unclaimed(ledger: Ledger) -> None:
+    """Postgres notices a killed session within moments; the claim of the day goes with it."""
+    for _ in range(100):
+        try:
+            with ledger.claim(f"audio of {DAY}"):
+                return
+        except BusyError:
+            time.sleep(0.1)
+    raise AssertionError("the claim of a killed run stayed")

@@ -18,6 +18,7 @@ import av
 import numpy as np
 import soundfile
 
+from keeptake.custody.frames import states_length
 from keeptake.custody.probe import HEAD_BYTES, container_of, media_type_of
 from keeptake.errors import AudioReason, AudioRefusedError
 
@@ -106,7 +107,8 @@ def open_audio(source: Path | bytes) -> Iterator[AudioStream]:
         If the path does not exist.
     """
     with ExitStack() as stack:
-        file: IO[bytes] = stack.enter_context(source.open("rb") if isinstance(source, Path) else io.BytesIO(source))
+        # Unbuffered: libsndfile reads from the descriptor's own position.
+        file: IO[bytes] = stack.enter_context(source.open("rb", buffering=0) if isinstance(source, Path) else io.BytesIO(source))
         head = file.read(HEAD_BYTES)
         if not head:
             raise AudioRefusedError(AudioReason.EMPTY, "the file has no bytes; ask the provider for the take again")
@@ -149,6 +151,7 @@ def decode(source: Path | bytes) -> tuple[np.ndarray, int]:
 
 def _open_soundfile(file: IO[bytes], container: str, stack: ExitStack) -> AudioStream | None:
     """Open with libsndfile; None where it knows the container but not this kind of it."""
+    is_guess = container == "mp3" and not states_length(file)  # of the first frames' bit rate, which may change
     file.seek(0)
     # The descriptor rather than the file object: libsndfile reads it without calling back into Python, and sees no name.
     handle: Any = file if isinstance(file, io.BytesIO) else file.fileno()
@@ -158,7 +161,7 @@ def _open_soundfile(file: IO[bytes], container: str, stack: ExitStack) -> AudioS
         return None
     _check_shape(audio.samplerate, audio.channels)
     codec = _SOUNDFILE_CODECS.get(audio.subtype, audio.subtype.lower())
-    claimed_s = audio.frames / audio.samplerate if audio.frames < 2**62 else None
+    claimed_s = audio.frames / audio.samplerate if audio.frames < 2**62 and not is_guess else None
     return AudioStream(audio.samplerate, audio.channels, container, codec, claimed_s, _soundfile_frames(audio))
 
 
@@ -182,6 +185,8 @@ def _open_av(file: IO[bytes], container: str, stack: ExitStack) -> AudioStream:
         if not source.streams.audio:
             raise AudioRefusedError(AudioReason.UNDECODABLE, f"the {container} file has no audio track")
         track = source.streams.audio[0]
+        if track.codec_context is None:
+            raise AudioRefusedError(AudioReason.UNDECODABLE, f"the {container} file's audio has a codec that is not known")
         track.codec_context.thread_count = 1  # the workers are the parallelism
         decoded = source.decode(track)
         # HE-AAC announces half of the rate that it decodes to: the first frame is believed, the header is not.
@@ -191,9 +196,13 @@ def _open_av(file: IO[bytes], container: str, stack: ExitStack) -> AudioStream:
     if first is None:
         raise AudioRefusedError(AudioReason.UNDECODABLE, f"the {container} file's audio track has no samples")
     _check_shape(first.sample_rate, first.layout.nb_channels)
-    claimed_s = None  # of raw streams FFmpeg guesses one from the bit rate: no promise
-    if container != "aac" and track.duration is not None and track.time_base is not None:
+    claimed_s = None
+    if track.duration is not None and track.time_base is not None:
         claimed_s = float(track.duration * track.time_base)
+    elif source.duration is not None and not source.streams.video:
+        claimed_s = source.duration / av.time_base
+    if container in ("aac", "ac3", "amr"):  # raw streams: FFmpeg guesses from the bit rate, which is no promise
+        claimed_s = None
     name = "m4a" if container == "mp4" and not source.streams.video else container
     codec = track.codec_context.codec.canonical_name
     return AudioStream(first.sample_rate, first.layout.nb_channels, name, codec, claimed_s, _av_frames(first, decoded))

@@ -3,7 +3,7 @@
 Conventions: one function a family of containers, each reading headers alone, never samples. Only what the container states
 outright is judged here; a stated duration that decoding does not reach is found by `prove.py`.
 
-Belongs here: RIFF and AIFF chunks, MP4 boxes, the last Ogg page. Does not: decoding, streams that state no length.
+Belongs here: RIFF and AIFF chunks, MP4 boxes, the last Ogg page. Does not: decoding, chains of frames (`frames.py`).
 """
 
 import os
@@ -11,9 +11,10 @@ import struct
 from collections.abc import Callable
 from typing import IO
 
+from keeptake.custody.frames import check_frames
 from keeptake.errors import AudioReason, AudioRefusedError
 
-UNKNOWN_SIZES = (0, 0xFFFFFFFF)  # what streaming writers leave in a header that they could not go back to
+UNKNOWN_SIZE = 0xFFFFFFFF  # what streaming writers leave in a header that they could not go back to
 STRAY_BYTES = 4096  # behind the audio: players append tags of this order; more of it is audio that the header hides
 _OGG_TAIL_BYTES = 131_072  # two of the largest pages
 _CAPTURE = b"OggS"
@@ -39,6 +40,8 @@ def check_length(file: IO[bytes], container: str) -> list[str]:
     AudioRefusedError
         `truncated`, where the file holds less audio than it promises, or hides most of what it holds.
     """
+    if container in ("mp3", "aac"):
+        return check_frames(file, container)
     check = _CHECKS.get(container)
     return check(file, file.seek(0, os.SEEK_END)) if check else []
 
@@ -53,19 +56,31 @@ def _check_chunks(file: IO[bytes], size: int) -> list[str]:
     while at + 8 <= size:
         file.seek(at)
         name, declared = struct.unpack(f"{order}4sI", file.read(8))
+        if name == b"fmt ":
+            _check_format(file.read(16), order)
         if name == b"ds64":
             long_size = struct.unpack("<Q", file.read(24)[8:16].ljust(8, b"\0"))[0]
         if name == data_id:
-            if declared == 0xFFFFFFFF and long_size is not None:
+            if declared == UNKNOWN_SIZE and long_size is not None:
                 declared = long_size
             return _check_data(file, size, at + 8, declared)
         at += 8 + declared + declared % 2
     raise AudioRefusedError(AudioReason.TRUNCATED, f"the file ends after {size} bytes, before its samples; fetch it again")
 
 
+def _check_format(fields: bytes, order: str) -> None:
+    """Hold a PCM header's own numbers against each other: libsndfile takes seven bits for eight."""
+    if len(fields) < 16:
+        raise AudioRefusedError(AudioReason.TRUNCATED, "the file ends inside its header; fetch it again")
+    tag, channels, _, _, align, bits = struct.unpack(f"{order}HHIIHH", fields)
+    if tag == 1 and (bits % 8 or bits == 0 or align != channels * bits // 8):
+        detail = f"the header contradicts itself: {channels} channels of {bits} bits in {align} bytes; render the take again"
+        raise AudioRefusedError(AudioReason.UNDECODABLE, detail)
+
+
 def _check_data(file: IO[bytes], size: int, start: int, declared: int) -> list[str]:
     present = size - start
-    if declared in UNKNOWN_SIZES and present > 0:
+    if declared == UNKNOWN_SIZE and present > 0:
         return ["no-declared-length"]
     if declared > present + 1:  # an odd chunk's pad byte is often forgotten
         detail = f"the header promises {declared} bytes of samples and {present} are there; fetch it again"

@@ -68,15 +68,22 @@ def container_of(file: IO[bytes]) -> str | None:
     str or None
         The container's name, or None where it is none that we decode.
     """
-    offset = 0
+    head = audio_head(file)
+    is_tagged = file.seek(0) == 0 and id3_bytes(file.read(10)) > 0
+    return _container_by_magic(head) or _mpeg_stream(head) or ("mp3" if is_tagged and _mpeg_stream_anywhere(head) else None)
+
+
+def audio_head(file: IO[bytes]) -> bytes:
+    """First bytes of a file behind its ID3 tags; its position is moved."""
+    offset, head = 0, b""
     for _ in range(MAX_TAGS):
         file.seek(offset)
         head = file.read(HEAD_BYTES)
-        tag_bytes = _id3_bytes(head)
+        tag_bytes = id3_bytes(head)
         if not tag_bytes:
             break
         offset += tag_bytes
-    return _container_by_magic(head) or _mpeg_stream(head) or ("mp3" if offset and _mpeg_stream_anywhere(head) else None)
+    return head
 
 
 def media_type_of(head: bytes) -> str:
@@ -89,7 +96,7 @@ def media_type_of(head: bytes) -> str:
     """
     if not head:
         return "application/x-empty"
-    if container := _container_by_magic(head) or _mpeg_stream(head) or ("mp3" if _id3_bytes(head) else None):
+    if container := _container_by_magic(head) or _mpeg_stream(head) or ("mp3" if id3_bytes(head) else None):
         return f"audio/{container}"
     for magic, name in _OTHER_TYPES:
         if head.startswith(magic):
@@ -102,14 +109,7 @@ def media_type_of(head: bytes) -> str:
     return "text/plain" if _is_text(head) else "application/octet-stream"
 
 
-def _container_by_magic(head: bytes) -> str | None:
-    for container, marks in _MAGIC:
-        if all(head[offset : offset + len(magic)] == magic for offset, magic in marks):
-            return container
-    return None
-
-
-def _id3_bytes(head: bytes) -> int:
+def id3_bytes(head: bytes) -> int:
     """Whole length of the ID3v2 tag that `head` begins with, 0 without one."""
     if len(head) < 10 or head[:3] != b"ID3":
         return 0
@@ -117,6 +117,13 @@ def _id3_bytes(head: bytes) -> int:
     for byte in head[6:10]:
         size = size << 7 | byte & 0x7F
     return 10 + size + (10 if head[5] & 0x10 else 0)
+
+
+def _container_by_magic(head: bytes) -> str | None:
+    for container, marks in _MAGIC:
+        if all(head[offset : offset + len(magic)] == magic for offset, magic in marks):
+            return container
+    return None
 
 
 def _mpeg_stream(head: bytes) -> str | None:

@@ -37,7 +37,7 @@ class Proof:
     ----------
     flags : tuple of str
         Sorted: `silent`, `near-silent`, `dc-offset`, `clipping`, `over-full-scale`, `antiphase`, `one-sided`, `multichannel`,
-        `no-declared-length`, `trailing-bytes`, `longer-than-declared`.
+        `no-declared-length`, `trailing-bytes`, `cut-last-frame`, `longer-than-declared`.
     measures : dict
         `peak`, `rms`, `dc_offset` (of the worst channel), `clipped_share`, and of stereo `stereo_correlation` and
         `side_energy_ratio` (the weaker over the stronger); null where undefined.
@@ -69,9 +69,10 @@ def prove(path: Path) -> Proof:
     AudioRefusedError
         `empty`, `not-audio`, `undecodable`, `truncated`, `too-short`, `too-long`, `non-finite-samples`.
     """
-    with open_audio(path) as stream:  # first, for the plainer reasons
-        with path.open("rb") as file:
-            flags = check_length(file, container_of(file) or "")
+    with path.open("rb") as file:  # first: of a cut file the decoder only says that it does not open
+        container = container_of(file)
+        flags = check_length(file, container) if container else []
+    with open_audio(path) as stream:
         tally = _Tally(stream.channels)
         for block in stream.blocks():
             tally.add(block)
