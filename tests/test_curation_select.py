@@ -1,4 +1,4 @@
-"""Which takes enter a dataset, and what speaks against the others?"""
+"""Which takes enter a dataset, and what speaks against the others: rules, duplicates, splits, quotas."""
 
 import hashlib
 
