@@ -3,10 +3,10 @@
     python benchmarks/bench_hearing.py [--set DIR] [--no-networks] [--predictions OUT.jsonl]
 
 Every labelled file is heard as an analysis hears it, whole; `score.py` beside the set scores tempo, key and vocals. Named
-baseline in the same run, on the same samples: librosa's `beat_track` (tempo and beats) at its defaults. Beats are judged where the
-truth is known to the sample: renders at one exact tempo, whose first beat is their first sample; F-measure of mir_eval, 70 ms, at
-the best of the annotated, double and half level. Intervals are 95 % bootstrap over groups of files (excerpts of one track, seeds of
-one prompt, settings of one tune). Exits with 1 where a floor of the issue is missed.
+baseline in the same run, on the same samples: librosa's `beat_track` (tempo and beats) at its defaults. Beats are judged where
+the truth is known to the sample: renders at one exact tempo, whose first beat is their first sample; F-measure of mir_eval,
+70 ms, at the best of the annotated, double and half level. Intervals are 95 % bootstrap over groups of files (excerpts of one
+track, seeds of one prompt, settings of one tune). Exits with 1 where a floor of the issue is missed.
 """
 
 import argparse
