@@ -18,7 +18,7 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from keeptake.audio_store import AudioStore
-from keeptake.capture import documentation, problems, routes_read, routes_service, routes_write
+from keeptake.capture import documentation, problems, routes_audio, routes_read, routes_service, routes_write
 from keeptake.capture.access import NOTE_USE_S, Keys
 from keeptake.capture.envelope import Envelope
 from keeptake.capture.exporting import Exporter
@@ -26,12 +26,20 @@ from keeptake.capture.limits import CallLimits, limits_of
 from keeptake.capture.saving import Step, no_step
 from keeptake.capture.scoring import Scorer
 from keeptake.capture.statistics import StatisticsCache
+from keeptake.capture.uploads import Uploads
 from keeptake.errors import ConfigurationError, KeeptakeError
+from keeptake.ledger.connection import Ledger
 from keeptake.ledger.migrate import alembic_config
 from keeptake.ledger.serving import ServingPool
 from keeptake.settings import Settings, listed, settings
 
 PREFIX = "/api/training-metadata"
+ROUTERS = (
+    (PREFIX, routes_write.router),
+    (PREFIX, routes_read.router),
+    (PREFIX, routes_audio.router),
+    ("", routes_service.router),
+)
 _METHODS = ["GET", "POST", "PUT", "PATCH"]
 _HEADERS = ["Authorization", "X-API-Key", "Content-Type", "X-Request-Id", "If-None-Match"]
 _SHOWN_HEADERS = ["X-Request-Id", "Retry-After", "RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset", "ETag"]
@@ -66,11 +74,10 @@ def create_app(chosen: Settings | None = None, *, database_url: str | None = Non
     app.state.step = step
     app.state.revision = ScriptDirectory.from_config(alembic_config()).get_current_head()
     app.state.audio_store = AudioStore(chosen.audio_location)
-    app.include_router(routes_write.router, prefix=PREFIX)
-    app.include_router(routes_read.router, prefix=PREFIX)
-    app.include_router(routes_service.router)
+    for prefix, router in ROUTERS:
+        app.include_router(router, prefix=prefix)
     problems.install(app)
-    documentation.install(app)
+    documentation.install(app, ROUTERS)
     if origins := listed(chosen.cors_origins):
         app.add_middleware(
             CORSMiddleware,
@@ -93,6 +100,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     state.scorer = Scorer()
     state.statistics = StatisticsCache(state.pool)
     state.exporter = Exporter()
+    state.uploads = Uploads(state.audio_store, state.database_url)
+    state.ledger = Ledger(state.database_url)
     await state.pool.open()
     chores = [
         asyncio.create_task(_every(NOTE_USE_S, state.keys.note_use)),
@@ -107,6 +116,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             await state.keys.note_use()
         state.exporter.close()
         state.scorer.close()
+        state.uploads.close()
+        state.ledger.dispose()
         state.limits.close()
         await state.pool.close()
 

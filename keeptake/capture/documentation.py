@@ -3,11 +3,12 @@
 FastAPI's own page loads from a CDN. Belongs here: describing the API. Does not: shapes (`schemas.py`).
 """
 
+from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 from starlette.responses import FileResponse, HTMLResponse, Response
@@ -29,13 +30,13 @@ _DESCRIPTION = """Captures every AI music generation and every reaction to it, a
 Send a key as `Authorization: Bearer kt_…` or `X-API-Key`. Errors are RFC 9457 problem documents."""
 
 
-def install(app: FastAPI) -> None:
-    """Give `app` its documentation."""
+def install(app: FastAPI, routers: Iterable[tuple[str, APIRouter]]) -> None:
+    """Give `app` its documentation; `routers` are the included ones behind their prefixes."""
     folder = _assets()
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            app.openapi_schema = _completed(app)
+            app.openapi_schema = _completed(app, routers)
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]  # the way that FastAPI documents
@@ -66,7 +67,7 @@ def scope_of(route: APIRoute) -> str | None:
     return guards[0].scope if guards else None
 
 
-def _completed(app: FastAPI) -> dict[str, Any]:
+def _completed(app: FastAPI, routers: Iterable[tuple[str, APIRouter]]) -> dict[str, Any]:
     document = get_openapi(title="Keeptake", version=app.version, description=_DESCRIPTION, routes=app.routes)
     components = document.setdefault("components", {})
     schemas = components.setdefault("schemas", {})
@@ -76,11 +77,12 @@ def _completed(app: FastAPI) -> dict[str, Any]:
         "bearer": {"type": "http", "scheme": "bearer", "description": "kt_ID_SECRET, made by `keeptake keys create`."},
         "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
     }
-    for route in app.routes:
-        scope = scope_of(route) if isinstance(route, APIRoute) else None
-        if isinstance(route, APIRoute) and route.include_in_schema and scope:
+    guarded = [(prefix, route) for prefix, router in routers for route in router.routes if isinstance(route, APIRoute)]
+    for prefix, route in guarded:
+        scope = scope_of(route)
+        if scope:
             for method in route.methods or ():
-                operation = document["paths"][route.path_format][method.lower()]
+                operation = document["paths"][prefix + route.path_format][method.lower()]
                 operation["security"] = [{"bearer": []}, {"header": []}]
                 operation["x-scope"] = scope
                 operation["responses"] |= {str(status): shown for status, shown in problems(401, 403).items()}

@@ -11,13 +11,20 @@ import time
 from collections.abc import Mapping
 
 from starlette.datastructures import MutableHeaders
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from keeptake.capture import metrics
+from keeptake.capture.problems import Problem, answer, log_fault
+from keeptake.errors import KeeptakeError
 
 _ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 log = logging.getLogger("keeptake.capture.requests")
+
+
+class BrokenOffError(KeeptakeError):
+    """An answer ended before its end; why stands in the line before."""
 
 
 class Envelope:
@@ -36,11 +43,13 @@ class Envelope:
         state["request_id"] = request_id
         started_s = time.perf_counter()
         status = 500
+        has_started = False
 
         async def send_enveloped(message: Message) -> None:
-            nonlocal status
+            nonlocal status, has_started
             if message["type"] == "http.response.start":
                 status = message["status"]
+                has_started = True
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-Id"] = request_id
                 headers["X-Content-Type-Options"] = "nosniff"
@@ -50,8 +59,15 @@ class Envelope:
 
         try:
             await self._app(scope, receive, send_enveloped)
+        except Exception as fault:  # the last place that can keep a row's text out of the log
+            log_fault(fault)
+            if has_started:
+                raise BrokenOffError from None  # uvicorn closes the connection, and the client sees that something is missing
+            await answer(Request(scope), Problem(500, "internal-error", "the service failed; its log has the request's id"))(
+                scope, receive, send_enveloped
+            )
         finally:
-            route = getattr(scope.get("route"), "path", "unknown")
+            route = getattr(scope.get("endpoint"), "__name__", "unknown")
             metrics.requests.labels(_method(scope["method"]), route, str(status)).inc()
             elapsed_ms = (time.perf_counter() - started_s) * 1000
             log.info("%s %s %d %.1f ms id=%s", _method(scope["method"]), route, status, elapsed_ms, request_id)

@@ -15,7 +15,7 @@ from fastapi import Request
 from starlette.responses import Response, StreamingResponse
 
 from keeptake.capture import metrics
-from keeptake.capture.problems import Problem
+from keeptake.capture.problems import Problem, log_fault
 from keeptake.errors import BusyError, KeeptakeError
 
 AT_ONCE = 8  # exports of one worker process: each holds a connection
@@ -85,7 +85,8 @@ class Exporter:
         try:
             while piece := await loop.run_in_executor(self._threads, read):
                 yield piece
-        except Exception:
+        except Exception as fault:
+            log_fault(fault)
             raise BrokenExportError(f"a {kind} export broke off after {reader.rows} rows") from None
         finally:
             # Without waiting: this also runs when the client has gone and we are being cancelled.

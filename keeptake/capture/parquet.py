@@ -31,8 +31,8 @@ class ParquetReader:
     """
 
     def __init__(self, url: str, query: str) -> None:
-        import pyarrow as pa  # type: ignore[import-untyped]  # ships no types
-        import pyarrow.parquet as pq  # type: ignore[import-untyped]  # as above
+        import pyarrow as pa
+        import pyarrow.parquet as pq
         from adbc_driver_postgresql import dbapi
 
         self.rows = 0

@@ -105,7 +105,7 @@ def answer(request: Request, problem: Problem) -> Response:
 
 
 def install(app: FastAPI) -> None:
-    """Answer every failure of `app` with a problem document."""
+    """Answer what routes raise on purpose with a problem document; the rest is the envelope's."""
 
     @app.exception_handler(Problem)
     async def _on_problem(request: Request, problem: Problem) -> Response:
@@ -128,11 +128,6 @@ def install(app: FastAPI) -> None:
     async def _on_unavailable(request: Request, error: UnavailableError) -> Response:
         log.warning("unavailable %s", type(error).__name__)
         return answer(request, unavailable())
-
-    @app.exception_handler(Exception)
-    async def _on_fault(request: Request, error: Exception) -> Response:
-        log_fault(error)
-        return answer(request, Problem(500, "internal-error", "the service failed; its log has the request's id"))
 
 
 def unavailable() -> Problem:

@@ -6,6 +6,7 @@ Belongs here: processes and their environment. Does not: the application (`app.p
 import ipaddress
 import json
 import os
+import signal
 import tempfile
 from asyncio import Transport
 from typing import Any
@@ -18,6 +19,7 @@ from keeptake.errors import ConfigurationError
 from keeptake.settings import settings
 
 GRACE_S = 10  # for running requests at the end; an export may be longer than anybody waits
+PATIENCE_S = 60  # for a worker that does not answer its supervisor: importing takes 10 s on a busy machine, and 5 is the default
 _BACKLOG = 2048
 
 _LOGGING: dict[str, Any] = {
@@ -75,6 +77,9 @@ def serve(
     if database_url:
         os.environ["KEEPTAKE_DATABASE_URL"] = database_url
         settings.cache_clear()
+    signal.signal(
+        signal.SIGTERM, _leave
+    )  # uvicorn ends gracefully, then raises the signal again: to be cleaned up after, not killed by
     with tempfile.TemporaryDirectory(prefix="keeptake-metrics-") as shared:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = shared  # read when prometheus_client is first imported, here and in the workers
         if workers > 1:
@@ -90,8 +95,13 @@ def serve(
             server_header=False,
             log_config=_LOGGING,
             timeout_graceful_shutdown=GRACE_S,
+            timeout_worker_healthcheck=PATIENCE_S,
             backlog=_BACKLOG,
         )
+
+
+def _leave(number: int, frame: object) -> None:
+    raise SystemExit(0)
 
 
 def check_bind(host: str, auth: str) -> None:

@@ -12,10 +12,11 @@ BINS = 10
 
 STATISTICS = f"""
     WITH groups AS (
-        SELECT provider, status, CASE WHEN quality_score = 1 THEN {BINS - 1} ELSE floor(quality_score * {BINS})::int END AS bin, count(*) AS n,
+        SELECT provider, status, count(*) AS n,
+            CASE WHEN quality_score = 1 THEN {BINS - 1} ELSE floor(quality_score * {BINS})::int END AS bin,
             count(*) FILTER (WHERE liked IS NOT NULL OR rating IS NOT NULL OR feedback IS NOT NULL OR used IS NOT NULL) AS said,
             sum(quality_score) AS quality, count(*) FILTER (WHERE used_for_training) AS used
-        FROM generations WHERE erased_at IS NULL GROUP BY 1, 2, 3
+        FROM generations WHERE erased_at IS NULL GROUP BY provider, status, bin
     ), genres AS (
         SELECT coalesce(generation_params ->> 'genre', '') AS genre, count(*) AS n
         FROM generations WHERE erased_at IS NULL GROUP BY 1 ORDER BY n DESC, genre LIMIT {GENRES}

@@ -1,0 +1,133 @@
+"""Routes about a take's sound: its bytes in, its bytes out, its neighbours.
+
+Belongs here: headers of ranges and digests. Does not: what audio is kept (`custody/`), search (`ledger/similarity.py`).
+"""
+
+import asyncio
+import re
+from collections.abc import Iterator
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query, Request
+from starlette.concurrency import iterate_in_threadpool
+from starlette.responses import Response, StreamingResponse
+
+from keeptake.audio_store import AudioStore
+from keeptake.capture.access import Guard, Principal
+from keeptake.capture.answers import json_answer, operation
+from keeptake.capture.problems import Problem
+from keeptake.capture.routes_read import Reader
+from keeptake.capture.routes_write import GenerationId, Writer
+from keeptake.capture.schemas import SimilarAnswer, StoredAnswer, body, problems
+from keeptake.capture.uploads import WHOSE, Uploads, Whose
+from keeptake.errors import LedgerUnavailableError
+from keeptake.ledger.serving import DEADLINE_S
+
+STORED = """
+    SELECT a.sha256, a.size_bytes, a.format FROM generations g LEFT JOIN audio a ON a.sha256 = g.audio_sha256
+    WHERE g.generation_id = %s AND g.erased_at IS NULL
+"""
+MEDIA_TYPES = {
+    "mp3": "audio/mpeg",
+    "wav": "audio/wav",
+    "ogg": "audio/ogg",
+    "opus": "audio/ogg",
+    "flac": "audio/flac",
+    "m4a": "audio/mp4",
+    "mp4": "audio/mp4",
+    "webm": "audio/webm",
+    "aiff": "audio/aiff",
+}
+_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
+_AUDIO = {"audio/mpeg": {"schema": {"type": "string", "format": "binary"}}}
+_RAW = body({"type": "string", "format": "binary"}, "application/octet-stream")
+
+router = APIRouter(tags=["audio"])
+
+
+@router.put(
+    "/{generation_id}/audio",
+    status_code=201,
+    response_model=None,
+    responses={201: {"model": StoredAnswer}, **problems(400, 404, 408, 409, 413, 422, 429, 500, 503)},
+    openapi_extra=_RAW,
+)
+async def send_audio(generation_id: GenerationId, request: Request, principal: Writer) -> Response:
+    """Send a take's audio, at most 50 MB, as it is; it is proved to decode before it is kept."""
+    rows = await request.app.state.pool.rows(WHOSE, (generation_id,))
+    if not rows:
+        raise _unknown(generation_id)
+    uploads: Uploads = request.app.state.uploads
+    sha256 = await uploads.receive(request, Whose(*rows[0]))
+    return json_answer({"success": True, "generationId": generation_id, "sha256": sha256}, status=201)
+
+
+@router.get(
+    "/{generation_id}/audio",
+    **operation(None, 404, 416, content=_AUDIO),
+)
+async def play_audio(generation_id: GenerationId, request: Request, principal: Reader) -> Response:
+    """Play a take: the bytes as they were received, whole or in one range."""
+    rows = await request.app.state.pool.rows(STORED, (generation_id,))
+    if not rows:
+        raise _unknown(generation_id)
+    sha256, size_bytes, kind = rows[0]
+    if sha256 is None:
+        raise Problem(404, "audio-missing", "its audio is not in the store (yet): see audioStatus in the record")
+    headers = {"Accept-Ranges": "bytes", "ETag": f'"{sha256}"', "Cache-Control": "private, max-age=3600"}
+    if request.headers.get("if-none-match") == headers["ETag"]:
+        return Response(status_code=304, headers=headers)
+    first, last, is_part = _range(request.headers.get("range"), size_bytes)
+    headers["Content-Length"] = str(last - first + 1)
+    if is_part:
+        headers["Content-Range"] = f"bytes {first}-{last}/{size_bytes}"
+    store: AudioStore = request.app.state.audio_store
+    pieces: Iterator[bytes] = store.chunks(sha256, first, last - first + 1)
+    media_type = MEDIA_TYPES.get(kind, "application/octet-stream")
+    return StreamingResponse(iterate_in_threadpool(pieces), 206 if is_part else 200, headers=headers, media_type=media_type)
+
+
+@router.get("/{generation_id}/similar", **operation(SimilarAnswer, 404, 409))
+async def similar_takes(
+    generation_id: GenerationId,
+    request: Request,
+    principal: Annotated[Principal, Depends(Guard("ml:read", "read"))],
+    k: Annotated[int, Query(ge=1, le=100)] = 10,
+) -> Response:
+    """Takes that sound most like this one."""
+    from keeptake.embedding.models import DEFAULT_MODEL
+    from keeptake.ledger.embeddings import current_scaler
+    from keeptake.ledger.similarity import EmbeddingPendingError, similar
+
+    state = request.app.state
+    if not await state.pool.rows(WHOSE, (generation_id,)):
+        raise _unknown(generation_id)
+    try:
+        async with asyncio.timeout(DEADLINE_S):
+            found = await asyncio.to_thread(similar, state.ledger, generation_id, k)
+            scaler = await asyncio.to_thread(current_scaler, state.ledger, DEFAULT_MODEL)
+    except EmbeddingPendingError:
+        raise Problem(409, "embedding-pending", "the take has no place among the others yet: repeat later") from None
+    except TimeoutError:
+        raise LedgerUnavailableError("the search took too long") from None
+    version = f"{scaler.model}@{scaler.model_version}/{scaler.version}" if scaler else ""
+    items = [{"generationId": item.generation_id, "similarity": item.similarity} for item in found]
+    return json_answer({"items": items, "modelVersion": version})
+
+
+def _range(header: str | None, size_bytes: int) -> tuple[int, int, bool]:
+    """First and last byte to send, and whether that is a part; more than one range is answered with the whole."""
+    found = _RANGE.fullmatch(header or "")
+    if found is None or not any(found.groups()):
+        return 0, size_bytes - 1, False
+    first, last = found.groups()
+    start = int(first) if first else max(size_bytes - int(last), 0)
+    end = min(int(last), size_bytes - 1) if first and last else size_bytes - 1
+    if start > end or (not first and int(last) == 0):
+        headers = {"Content-Range": f"bytes */{size_bytes}"}
+        raise Problem(416, "range-not-satisfiable", f"the audio has {size_bytes} bytes", headers=headers)
+    return start, end, True
+
+
+def _unknown(generation_id: str) -> Problem:
+    return Problem(404, "generation-unknown", f"no generation {generation_id} is known")

@@ -1,0 +1,136 @@
+"""Audio that is sent to us: received within bounds, proved in a worker process, stored under its hash.
+
+Belongs here: one upload from request to ledger. Does not: proving and storing (`custody/keep.py`), routes (`routes_audio.py`).
+"""
+
+import asyncio
+import base64
+import binascii
+import hashlib
+import re
+import tempfile
+import threading
+from pathlib import Path
+from typing import NamedTuple
+
+from fastapi import Request
+from starlette.requests import ClientDisconnect
+
+from keeptake.audio_store import AudioStore
+from keeptake.capture.problems import Problem
+from keeptake.errors import AudioRefusedError
+from keeptake.ledger.connection import Ledger
+
+MAX_AUDIO_BYTES = 50 << 20
+AT_ONCE = 2  # uploads of one worker process: each may lie on the disk with its 50 MB
+UPLOAD_S = 120.0
+
+WHOSE = """
+    SELECT id, audio_sha256, format, duration_s FROM generations WHERE generation_id = %s AND erased_at IS NULL
+"""
+_DIGEST = re.compile(r"sha-256=:([A-Za-z0-9+/=]{1,64}):")
+
+
+class Whose(NamedTuple):
+    """The generation that audio is sent for."""
+
+    id: int
+    audio_sha256: str | None
+    format: str | None
+    duration_s: float | None
+
+
+class Uploads:
+    """The uploads of this process; its worker is started with the first one."""
+
+    def __init__(self, store: AudioStore, database_url: str) -> None:
+        from keeptake.compute import Pool
+        from keeptake.custody.prove import prepare_worker
+
+        self._store = store
+        self._ledger = Ledger(database_url)
+        self._pool = Pool(1, initializer=prepare_worker)
+        self._is_started = False
+        self._lock = threading.Lock()
+        self._places = asyncio.Semaphore(AT_ONCE)
+
+    async def receive(self, request: Request, whose: Whose) -> str:
+        """Take the audio of a generation in; returns its SHA-256.
+
+        Raises
+        ------
+        Problem
+            413, 408, 400 as for any body; 400 where it is not what `Content-Digest` says; 409 where the generation has other
+            audio; 422 with the reason where it is no audio that can be heard.
+        """
+        digest = _digest(request.headers.get("content-digest"))
+        if self._places.locked():
+            raise Problem(429, "too-many-uploads", "repeat when another upload has ended", headers={"Retry-After": "5"})
+        async with self._places:
+            with tempfile.TemporaryDirectory(prefix="keeptake-upload-") as folder:
+                path = Path(folder) / "audio"
+                sha256 = await _spool(request, path)
+                if digest is not None and digest != sha256:
+                    raise Problem(400, "digest-mismatch", "the audio is not the one that Content-Digest names")
+                if whose.audio_sha256 not in (None, sha256):
+                    raise Problem(409, "audio-conflict", "the generation has other audio, and what was kept is never overwritten")
+                try:
+                    await asyncio.to_thread(self._keep, path, whose)
+                except AudioRefusedError as refused:
+                    raise Problem(422, refused.reason.value, refused.detail, pointer="") from None
+        return sha256
+
+    def _keep(self, path: Path, whose: Whose) -> None:
+        from keeptake.custody.keep import outcome_of_upload, receive
+        from keeptake.ledger.audio import save_outcomes
+
+        with self._lock:
+            if not self._is_started:
+                self._pool.__enter__()
+                self._is_started = True
+            kept = receive(path, self._store, self._pool)
+        outcome = outcome_of_upload(whose.id, kept, claimed_format=whose.format, claimed_duration_s=whose.duration_s)
+        with self._ledger.begin() as connection:
+            save_outcomes(connection, [outcome])
+
+    def close(self) -> None:
+        """End the worker."""
+        self._pool.close()
+        self._ledger.dispose()
+
+
+async def _spool(request: Request, path: Path) -> str:
+    length = request.headers.get("content-length", "0")
+    if length.isascii() and length.isdigit() and int(length) > MAX_AUDIO_BYTES:
+        raise _too_large()
+    hashed, size = hashlib.sha256(), 0
+    try:
+        async with asyncio.timeout(UPLOAD_S):
+            with path.open("wb") as file:
+                async for piece in request.stream():
+                    size += len(piece)
+                    if size > MAX_AUDIO_BYTES:
+                        raise _too_large()
+                    hashed.update(piece)
+                    file.write(piece)
+    except TimeoutError:
+        raise Problem(408, "body-too-slow", "the audio did not arrive in time", headers={"Connection": "close"}) from None
+    except ClientDisconnect:
+        raise Problem(400, "body-incomplete", "the audio ended early") from None
+    return hashed.hexdigest()
+
+
+def _digest(header: str | None) -> str | None:
+    if header is None:
+        return None
+    found = _DIGEST.search(header)
+    try:
+        if found is None:
+            raise ValueError("no sha-256")
+        return base64.b64decode(found.group(1), validate=True).hex()
+    except (ValueError, binascii.Error):
+        raise Problem(400, "invalid-digest", "Content-Digest reads sha-256=:BASE64:") from None
+
+
+def _too_large() -> Problem:
+    return Problem(413, "body-too-large", f"audio has at most {MAX_AUDIO_BYTES} bytes", headers={"Connection": "close"})
