@@ -21,7 +21,7 @@ by_policy = dg.StaticPartitionsDefinition(policy_names())
     group_name="published",
     kinds={"polars", "postgres"},
     owners=["team:ml"],
-    deps=["quality_scores"],
+    deps=["quality_scores", "near_duplicates", "prompt_adherence"],
     metadata={"dagster/column_schema": report.schema_of(tables.selections), "dagster/table_name": "public.selections"},
 )
 def curated_dataset(

@@ -14,9 +14,12 @@ from assets.checks import (
     takes_are_unique,
 )
 from assets.curated_datasets import curated_dataset
+from assets.embedding_space import embedding_space
 from assets.embeddings import embeddings
 from assets.exports import analysis_csv, dataset_manifest, training_jsonl, training_parquet
 from assets.feature_snapshots import feature_snapshots
+from assets.fingerprints import fingerprints, near_duplicates
+from assets.prompt_adherence import prompt_adherence
 from assets.quality_scores import quality_scores, score_report
 from assets.raw_generations import raw_generations
 from dagster_project import failures, jobs, sensors
@@ -46,6 +49,10 @@ def build_definitions(*, resources: Mapping[str, Any] | None = None) -> dg.Defin
             audio_files,
             analyzed_features,
             embeddings,
+            fingerprints,
+            embedding_space,
+            near_duplicates,
+            prompt_adherence,
             quality_scores,
             score_report,
             feature_snapshots,

@@ -7,7 +7,16 @@ from assets.partitions import policy_names
 take_to_score = dg.define_asset_job(
     "take_to_score",
     dg.AssetSelection.assets(
-        "raw_generations", "audio_files", "analyzed_features", "embeddings", "quality_scores", "feature_snapshots"
+        "raw_generations",
+        "audio_files",
+        "fingerprints",
+        "analyzed_features",
+        "embeddings",
+        "embedding_space",
+        "near_duplicates",
+        "prompt_adherence",
+        "quality_scores",
+        "feature_snapshots",
     ),
     description="The whole chain of one capture day, from what arrived to its scores.",
 )

@@ -26,7 +26,7 @@ from typing import Any
 
 import polars as pl
 
-from keeptake.curation.leaks import find_leaks
+from keeptake.curation.leaks import alike, find_leaks
 from keeptake.curation.policy import Policy, read_policy
 from keeptake.curation.select import Selection, choose
 from keeptake.curation.versions import ROWS_VERSION, content_hash, ordinal_of, plan_rows, read_lineage
@@ -135,7 +135,8 @@ def silent(stage: str, done: int, total: int) -> None:
 def curate(ledger: Ledger, policy: Policy) -> Selection:
     """Choose the takes of a dataset and store what the policy says of every take."""
     candidates = datasets.candidates(ledger, policy.select.formula)
-    pairs, previous = datasets.duplicate_audio(ledger), datasets.published_rows(ledger, policy.name)
+    previous = datasets.published_rows(ledger, policy.name)
+    pairs = pl.concat([datasets.duplicate_audio(ledger), alike(datasets.vectors(ledger))]).unique(maintain_order=True)
     selection = choose(candidates, policy, pairs=pairs, previous=previous)
     datasets.save_selection(ledger, policy.name, selection)
     return selection
@@ -379,7 +380,7 @@ def check_leaks(ledger: Ledger, stage: Stage) -> None:
     """Look once more whether anything of the rows stands in two splits."""
     rows = stage.rows
     keys = datasets.prompt_keys(ledger, stage.name)
-    vectors = datasets.vectors(ledger, stage.name)
+    vectors = datasets.vectors(ledger)
     found = find_leaks(
         rows,
         datasets.duplicate_audio(ledger),

@@ -188,6 +188,32 @@ def genre_by_tempo(genres: Sequence[str | None], tempi_bpm: Sequence[Number]) ->
     return _picture(draw, title="Genre × tempo", height_in=max(1.8, 1.0 + 0.3 * len(counts)))
 
 
+def asked_against_heard(asked_bpm: Sequence[Number], heard_bpm: Sequence[Number], verdicts: Sequence[str]) -> bytes:
+    """Draw the tempo that was asked for against the tempo that is heard, with the lines of as asked, half and double."""
+    colours = {"exact": TAKES, "half/double": "#e0a93b", "wrong": ACCENT}
+    points = [
+        (asked, heard, verdict)
+        for asked, heard, verdict in zip(asked_bpm, heard_bpm, verdicts, strict=True)
+        if asked is not None and heard is not None
+    ]
+
+    def draw(axes: "Axes") -> None:
+        most = max([200.0, *(float(value) for asked, heard, _ in points for value in (asked, heard))])
+        for factor in (0.5, 1.0, 2.0):
+            axes.plot([0, most], [0, most * factor], color=GRID, linewidth=1, zorder=1)
+        for verdict, colour in colours.items():
+            of = [(asked, heard) for asked, heard, said in points if said == verdict]
+            label = f"{verdict} ({len(of)})"
+            axes.scatter([asked for asked, _ in of], [heard for _, heard in of], s=14, color=colour, label=label, zorder=2)
+        axes.set_xlim(0, most)
+        axes.set_ylim(0, most)
+        axes.set_xlabel("asked (BPM)", color=INK, fontsize=8)
+        axes.set_ylabel("heard (BPM)", color=INK, fontsize=8)
+        axes.legend(fontsize=8, frameon=False, loc="upper left")
+
+    return _picture(draw, title="Tempo asked against heard", width_in=4.6, height_in=4.4)
+
+
 def key_wheel(keys: Sequence[str | None]) -> bytes:
     """Draw keys round the circle of fifths: major outside, the relative minor inside."""
     counts: Counter[tuple[str, bool]] = Counter()

@@ -137,19 +137,13 @@ def prompt_keys(ledger: Ledger, policy: str) -> pl.DataFrame:
     return ledger.arrow(query).select("generation_id", prompt_key=prompt_key(pl.col("prompt")))
 
 
-def vectors(ledger: Ledger, policy: str) -> dict[str, np.ndarray]:
-    """Embeddings of the kept takes' audio, of the one model that most of them have: hash → vector."""
-    query = (
-        "SELECT DISTINCT e.audio_sha256, e.model || ' ' || e.version AS model, e.vector FROM selections s "
-        "JOIN generations g ON g.id = s.generation JOIN embeddings e ON e.audio_sha256 = g.audio_sha256 "
-        f"WHERE s.policy = '{_plain(policy)}' AND s.is_kept"
+def vectors(ledger: Ledger) -> dict[str, np.ndarray]:
+    """Vectors of all audio in the newest space that search uses, scaled: hash → vector; empty before there is a space."""
+    found = ledger.arrow(
+        "SELECT v.audio_sha256, v.vector::real[] AS vector FROM scaled_embeddings v WHERE v.scaler ="
+        " (SELECT id FROM embedding_scalers WHERE is_current ORDER BY fitted_at DESC LIMIT 1) ORDER BY v.audio_sha256"
     )
-    found = ledger.arrow(query)
-    if found.is_empty():
-        return {}
-    model = found.group_by("model").len().sort("len", "model", descending=[True, False])["model"][0]
-    of_model = found.filter(pl.col("model") == model).sort("audio_sha256")
-    return {sha256: np.asarray(vector, np.float32) for sha256, vector in of_model.select("audio_sha256", "vector").iter_rows()}
+    return {sha256: np.asarray(vector, np.float32) for sha256, vector in found.iter_rows()}
 
 
 def versions(ledger: Ledger, name: str | None = None) -> list[dict[str, Any]]:

@@ -88,6 +88,19 @@ def embedded_of_day(ledger: Ledger, day: str) -> pl.DataFrame:
     )
 
 
+def neighbours_of_examples(ledger: Ledger, scaler: int) -> pl.DataFrame:
+    """The three nearest takes of the three takes that came last, in one scaler's space, with their cosine."""
+    return ledger.arrow(
+        "WITH examples AS (SELECT v.audio_sha256, v.vector FROM scaled_embeddings v JOIN audio a ON a.sha256 = v.audio_sha256"
+        f" WHERE v.scaler = {int(scaler)} ORDER BY a.stored_at DESC, a.sha256 LIMIT 3)"
+        " SELECT (SELECT min(generation_id) FROM generations WHERE audio_sha256 = e.audio_sha256) AS take,"
+        " (SELECT min(generation_id) FROM generations WHERE audio_sha256 = n.audio_sha256) AS neighbour, n.cosine"
+        " FROM examples e CROSS JOIN LATERAL (SELECT v.audio_sha256, 1 - (v.vector <=> e.vector) AS cosine"
+        f" FROM scaled_embeddings v WHERE v.scaler = {int(scaler)} AND v.audio_sha256 <> e.audio_sha256"
+        " ORDER BY v.vector <=> e.vector LIMIT 3) n ORDER BY take, n.cosine DESC"
+    )
+
+
 def scores(ledger: Ledger, formula: str) -> pl.DataFrame:
     """Totals of a formula over all takes."""
     if not formula.replace("_", "").isalnum():

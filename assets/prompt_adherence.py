@@ -1,0 +1,31 @@
+"""What was asked against what is heard, term by term, for every take whose hearing moved."""
+
+import dagster as dg
+
+from assets import report
+from keeptake.ledger import tables
+from keeptake.ledger.adherence import judge_lagging, tempo_scatter
+from resources.ledger import LedgerResource
+
+
+@dg.asset(
+    group_name="quality",
+    kinds={"polars", "postgres"},
+    owners=["team:data"],
+    deps=["analyzed_features"],
+    metadata={"dagster/column_schema": report.schema_of(tables.adherence), "dagster/table_name": "public.adherence"},
+)
+def prompt_adherence(ledger: LedgerResource) -> dg.MaterializeResult[None]:
+    """How far each take follows its prompt, by tempo, key, vocals, duration, genre and mood; a reason where none is judged."""
+    from keeptake.formats.figures import asked_against_heard
+
+    verdicts, scatter = judge_lagging(ledger.get()), tempo_scatter(ledger.get())
+    tempi = (scatter[column].to_list() for column in ("asked_bpm", "heard_bpm", "verdict"))
+    return dg.MaterializeResult(
+        metadata={
+            "judged": int(verdicts["takes"].sum() // max(1, verdicts["term"].n_unique())),
+            "verdicts": report.table(verdicts),
+            "tempo": report.table(scatter.head(20)),
+            "pictures": report.pictures({"Tempo asked against heard": asked_against_heard(*tempi)}),
+        }
+    )
