@@ -30,7 +30,7 @@ MEL_BANDS = 128
 BLOCK_S = 10.0
 SILENT_PEAK = 1e-3  # -60 dBFS: a mix that never rises above holds nothing to hear
 CANCELLING_MIX_DB = -20.0  # a mix this far below its channels has cancelled: the first channel is heard in its stead
-FRAMES_A_BATCH = 256  # a batch of short frames fits the second-level cache
+FRAMES_A_BATCH = 64  # a batch of short frames fits the second-level cache
 
 Floats = np.ndarray
 

@@ -33,7 +33,7 @@ CHANNEL_WEIGHTS = {5: (1.0, 1.0, 1.0, 1.41, 1.41), 6: (1.0, 1.0, 1.0, 0.0, 1.41,
 
 OVERSAMPLING = 8
 PEAK_TAPS = 22
-PEAK_CANDIDATES = 4096
+PEAK_CANDIDATES = 1024
 CANDIDATE_SHARE = 0.5  # a peak between samples lies beside samples of at least half the highest one, in all audio met so far
 
 # Peak-to-loudness ratio in LU at which `dynamic_range` is 0 and 1. Masters under about 8 LU are heard as crushed and acoustic

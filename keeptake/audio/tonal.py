@@ -87,7 +87,8 @@ def spectral_peaks(magnitude: np.ndarray) -> Peaks:
     below, here, above = (np.log(side[frame, column] + tiny) for side in (left, middle, right))
     shift = 0.5 * (below - above) / np.minimum(below - 2 * here + above, -1e-6)
     height = np.exp(here - 0.25 * (below - above) * shift)
-    return Peaks(frame, (column + first + shift) * hz_a_bin, height, len(magnitude))
+    hz = (column.astype(np.float32) + first + shift) * np.float32(hz_a_bin)
+    return Peaks(frame, hz, height, len(magnitude))
 
 
 def tuning(peaks: Peaks) -> tuple[float, float]:
@@ -105,37 +106,54 @@ def tuning(peaks: Peaks) -> tuple[float, float]:
     total = float(peaks.magnitude.sum())
     if total <= 0:
         return 0.0, 0.0
-    turns = np.exp(24j * np.pi * np.log2(peaks.hz / 440.0))
-    resultant = complex((peaks.magnitude * turns).sum() / total)
+    semitones = 12 * np.log2(peaks.hz / np.float32(440))
+    turns = np.float32(2 * np.pi) * (semitones - np.floor(semitones))
+    resultant = complex(np.dot(peaks.magnitude, np.cos(turns)), np.dot(peaks.magnitude, np.sin(turns))) / total
     return float(100 * np.angle(resultant) / (2 * np.pi)), abs(resultant)
 
 
-def chromagram(peaks: Peaks, *, tuning_cents: float, harmonics: int = HARMONICS) -> np.ndarray:
-    """Pitch-class energy of each frame: every peak speaks for the pitches whose harmonic it may be [1]_.
+def chromagram(peaks: Peaks, *, tuning_cents: float) -> np.ndarray:
+    """Magnitude of each pitch class in each frame: a peak between two of them is shared.
 
     Parameters
     ----------
     peaks : Peaks
     tuning_cents : float
         Deviation from A = 440 Hz.
-    harmonics : int, optional
-        A peak counts for its own pitch and, each time `HARMONIC_DECAY` as much, for those it may be the 2nd, 3rd … harmonic of.
 
     Returns
     -------
     np.ndarray [shape=(frames, 12), float64]
     """
-    pitch = 12 * np.log2(peaks.hz / 440.0) + 9 - tuning_cents / 100
-    flat = np.zeros(peaks.frames * 12)
-    for harmonic in range(1, harmonics + 1):
-        shifted = pitch - 12 * np.log2(harmonic)
-        below = np.floor(shifted)
-        upper_share = np.sin(np.pi / 2 * (shifted - below)) ** 2
-        weight = peaks.magnitude * HARMONIC_DECAY ** (harmonic - 1)
-        lower = below.astype(np.intp)
-        flat += np.bincount(peaks.frame * 12 + lower % 12, weight * (1 - upper_share), flat.size)
-        flat += np.bincount(peaks.frame * 12 + (lower + 1) % 12, weight * upper_share, flat.size)
+    pitch = 12 * np.log2(peaks.hz / np.float32(440)) + np.float32(9 - tuning_cents / 100)
+    below = np.floor(pitch)
+    upper_share = np.sin(np.float32(np.pi / 2) * (pitch - below)) ** 2
+    lower = below.astype(np.intp) % 12
+    first = peaks.frame * 12
+    flat = np.bincount(first + lower, peaks.magnitude * (1 - upper_share), peaks.frames * 12)
+    flat += np.bincount(first + (lower + 1) % 12, peaks.magnitude * upper_share, peaks.frames * 12)
     return flat.reshape(peaks.frames, 12)
+
+
+def with_harmonics(chroma: np.ndarray) -> np.ndarray:
+    """Let every pitch class also speak for those whose harmonic it may be [1]_.
+
+    A peak counts for its own pitch and, each time `HARMONIC_DECAY` as much, for those it may be the 2nd, 3rd … harmonic of. Up to
+    the 4th these lie within 2 cents of a semitone, so that whole pitch classes can be moved instead of peaks.
+
+    Parameters
+    ----------
+    chroma : np.ndarray [shape=(frames, 12)]
+
+    Returns
+    -------
+    np.ndarray [shape=(frames, 12)]
+    """
+    spread = np.zeros_like(chroma)
+    for harmonic in range(1, HARMONICS + 1):
+        semitones = round(12 * np.log2(harmonic))
+        spread += HARMONIC_DECAY ** (harmonic - 1) * np.roll(chroma, -semitones, axis=1)
+    return spread
 
 
 def find_key(profile: np.ndarray) -> Key:
@@ -175,13 +193,14 @@ def tonality(magnitude: np.ndarray) -> tuple[dict[str, object] | None, str | Non
     """
     peaks = spectral_peaks(magnitude)
     tuning_cents, coherence = tuning(peaks)
-    frames = chromagram(peaks, tuning_cents=tuning_cents)
+    own_pitches = chromagram(peaks, tuning_cents=tuning_cents)
+    frames = with_harmonics(own_pitches)
     if not frames.any():
         return None, "atonal", frames
     profile = np.log1p(COMPRESSION * frames / frames.max()).sum(axis=0)
     frames /= frames.max(axis=1, keepdims=True).clip(min=np.finfo(np.float32).tiny)
-    own_pitches = chromagram(peaks, tuning_cents=tuning_cents, harmonics=1).sum(axis=0)
-    if np.count_nonzero(own_pitches >= PRESENT_CLASS * own_pitches.max()) < LEAST_CLASSES:
+    strength = own_pitches.sum(axis=0)
+    if np.count_nonzero(strength >= PRESENT_CLASS * strength.max()) < LEAST_CLASSES:
         return None, "single-pitch", frames
     key = find_key(profile)
     if key.correlation + COHERENCE_WEIGHT * min(coherence, MOST_COHERENCE) < LEAST_EVIDENCE:
