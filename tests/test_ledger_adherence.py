@@ -2,6 +2,7 @@
 
 from hashlib import sha256
 
+import numpy as np
 import pytest
 import sqlalchemy as sa
 
@@ -9,7 +10,7 @@ from keeptake.ledger import adherence
 from keeptake.ledger.adherence import judge_lagging, tempo_scatter
 from keeptake.ledger.bulk import upsert
 from keeptake.ledger.tables import adherence as judgements
-from keeptake.ledger.tables import audio, features, generations
+from keeptake.ledger.tables import audio, embeddings, features, generations
 
 PROMPTS = ["dark trap 140 bpm, no vocals", "with a singer", "piano"]
 
@@ -99,3 +100,33 @@ def test_a_take_of_which_nothing_can_be_judged_has_no_total_but_reasons(takes):
 def test_the_scatter_shows_asked_against_heard(takes):
     judge_lagging(takes)
     assert tempo_scatter(takes).rows() == [("g0", 140.0, 110.0, "wrong")]
+
+
+class WordsAndSound:
+    """The smallest joint space: one axis for takes with a singer, one for all others."""
+
+    name, version, dims, sample_rate_hz = "toy", "1", 2, 16_000
+
+    def embed(self, mono):
+        raise AssertionError("judging hears nothing again")
+
+    def embed_text(self, texts):
+        return np.array([[1.0, 0.0] if "singer" in text else [0.0, 1.0] for text in texts], np.float32)
+
+
+def test_a_joint_embedder_adds_its_cosine_as_soon_as_a_take_has_its_vector(takes):
+    joint = WordsAndSound()
+    judge_lagging(takes, joint=joint)
+    assert stored(takes)["g1"]["terms"]["text_audio"]["reason"] == "not-joint"
+    rows = [{"audio_sha256": f"{n:064x}", "model": "toy", "version": "1", "vector": [1.0, 0.0]} for n in (0, 1)]
+    with takes.begin() as connection:
+        upsert(connection, embeddings, rows, conflict=("audio_sha256", "model", "version"))
+
+    counts = judge_lagging(takes, joint=joint)
+
+    assert counts_of(counts, "text_audio") == {"cosine": 2}
+    assert stored(takes)["g0"]["terms"]["text_audio"]["heard"] == 0.0
+    assert stored(takes)["g1"]["terms"]["text_audio"]["heard"] == pytest.approx(1.0)
+    assert stored(takes)["g1"]["total"] == pytest.approx((3 + 20 / 30 + 2) / 6, abs=1e-6)
+    assert judge_lagging(takes, joint=joint).is_empty()
+    assert judge_lagging(takes)["takes"].sum() == 7 * 3  # other rules, no joint embedder: judged again

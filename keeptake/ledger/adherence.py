@@ -5,15 +5,20 @@ that were never judged, are judged again. Belongs here: SQL of `adherence`. Does
 """
 
 import json
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import polars as pl
+import sqlalchemy as sa
 
 from keeptake.curation.adherence import ADHERENCE_VERSION, ASKED, HEARD, WEIGHTS, asked, judge, terms_of
 from keeptake.ledger.bulk import upsert
 from keeptake.ledger.connection import Ledger
 from keeptake.ledger.tables import adherence, features
+
+if TYPE_CHECKING:
+    from keeptake.embedding.models import JointEmbedder
 
 PAGE_ROWS = 20_000
 
@@ -22,26 +27,44 @@ _LAGGING = f"""
     SELECT g.id, g.user_prompt, g.ai_enhanced_prompt, g.generation_params::text AS params, f.versions,
            {", ".join(f"f.{name}" for name in _HEARD_COLUMNS)}
     FROM generations g JOIN features f ON f.audio_sha256 = g.audio_sha256 LEFT JOIN adherence a ON a.generation = g.id
-    WHERE g.id > {{after}} AND g.status <> 'quarantined'
-      AND (a.version IS DISTINCT FROM '{ADHERENCE_VERSION}' OR a.features_versions IS DISTINCT FROM f.versions)
-    ORDER BY g.id LIMIT {{most}}
+    WHERE g.id > :after AND g.status <> 'quarantined'
+      AND (a.version IS DISTINCT FROM :rules OR a.features_versions IS DISTINCT FROM f.versions
+           OR a.terms->'text_audio'->>'verdict' IS NULL AND EXISTS (
+               SELECT FROM embeddings e WHERE e.audio_sha256 = g.audio_sha256 AND e.model = :model AND e.version = :version))
+    ORDER BY g.id LIMIT :most
+"""
+_VECTORS = """
+    SELECT g.id, g.user_prompt, e.vector FROM generations g JOIN embeddings e ON e.audio_sha256 = g.audio_sha256
+    WHERE g.id = ANY(:ids) AND e.model = :model AND e.version = :version
 """
 
 
-def judge_lagging(ledger: Ledger) -> pl.DataFrame:
+def judge_lagging(ledger: Ledger, *, joint: "JointEmbedder | None" = None) -> pl.DataFrame:
     """Judge every take that lags, page by page, each page its own commit.
+
+    Parameters
+    ----------
+    joint : JointEmbedder, optional
+        A model that knows text and sound: where the ledger has its vector of a take, its cosine with the prompt is a term.
 
     Returns
     -------
     pl.DataFrame
         `term, verdict, takes`: how often each verdict, or reason why there is none, was given.
     """
+    model = {"model": joint.name if joint else "", "version": joint.version if joint else ""}
+    rules = f"{ADHERENCE_VERSION} {joint.name}={joint.version}" if joint else ADHERENCE_VERSION
     after, counts = 0, [pl.DataFrame(schema={"term": pl.String, "verdict": pl.String, "takes": pl.UInt32})]
-    while (page := ledger.arrow(_LAGGING.format(after=after, most=PAGE_ROWS))).height:
+    while (page := _page(ledger, {**model, "after": after, "rules": rules, "most": PAGE_ROWS})).height:
         after = page["id"][-1]
-        judged = judge(_requests(page))
+        requests = _requests(page)
+        if joint is not None:
+            requests = requests.join(
+                _cosines(ledger, page["id"].to_list(), joint, model), on="id", how="left", maintain_order="left"
+            )
+        judged = judge(requests)
         with ledger.begin() as connection:
-            upsert(connection, adherence, _rows(judged), conflict=("generation",))
+            upsert(connection, adherence, _rows(judged, rules), conflict=("generation",))
         counts += [_counted(judged, term) for term in WEIGHTS]
     return pl.concat(counts).group_by("term", "verdict").agg(pl.col("takes").sum()).sort("term", "takes", "verdict")
 
@@ -59,6 +82,26 @@ def tempo_scatter(ledger: Ledger, *, most: int = 5_000) -> pl.DataFrame:
     )
 
 
+def _page(ledger: Ledger, values: Mapping[str, Any]) -> pl.DataFrame:
+    with ledger.begin() as connection:
+        found = connection.execute(sa.text(_LAGGING), values)
+        return pl.DataFrame(found.all(), schema=list(found.keys()), orient="row", infer_schema_length=None)
+
+
+def _cosines(ledger: Ledger, ids: Sequence[int], joint: "JointEmbedder", model: Mapping[str, str]) -> pl.DataFrame:
+    """Cosine of each take's sound with its prompt, of those takes that have a vector of the model."""
+    with ledger.begin() as connection:
+        rows = connection.execute(sa.text(_VECTORS), {**model, "ids": list(ids)}).all()
+    schema = pl.Schema({"id": pl.Int64(), "text_audio_cosine": HEARD["text_audio_cosine"]})
+    if not rows:
+        return pl.DataFrame(schema=schema)
+    of_sound = np.array([vector for _, _, vector in rows], np.float64)
+    of_text = joint.embed_text([prompt for _, prompt, _ in rows]).astype(np.float64)
+    size = np.linalg.norm(of_sound, axis=1) * np.linalg.norm(of_text, axis=1)
+    cosine = (of_sound * of_text).sum(axis=1) / np.maximum(size, 1e-12)
+    return pl.DataFrame({"id": [id_ for id_, _, _ in rows], "text_audio_cosine": cosine}, schema=schema)
+
+
 def _requests(page: pl.DataFrame) -> pl.DataFrame:
     wishes = [
         asked(json.loads(params), prompt, enhanced)
@@ -68,11 +111,11 @@ def _requests(page: pl.DataFrame) -> pl.DataFrame:
     return pl.concat([heard, pl.DataFrame(wishes, schema=ASKED)], how="horizontal")
 
 
-def _rows(judged: pl.DataFrame) -> Iterator[dict[str, Any]]:
+def _rows(judged: pl.DataFrame, rules: str) -> Iterator[dict[str, Any]]:
     for row in judged.iter_rows(named=True):
         yield {
             "generation": row["id"],
-            "version": ADHERENCE_VERSION,
+            "version": rules,
             "features_versions": row["versions"],
             "total": row["adherence"],
             "terms": terms_of(row),
