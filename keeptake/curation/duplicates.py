@@ -40,7 +40,7 @@ MATCH_FRAMES = 21  # two seconds over which the bit error is averaged to tell wh
 MAX_MATCH_ERROR = 0.25
 MAX_BIT_ERROR = 0.20
 MIN_MATCH_S = 3.0
-MIN_SHARE = 0.6  # two excerpts of one song that repeats itself reached 0.42, copies trimmed by a second stay above 0.9
+MIN_SHARE = 0.6  # two excerpts of one song that repeats itself reached 0.42, labelled copies to 0.96 at least
 ENTRIES_A_PORTION = 1 << 23  # keys, or frames, worked on at a time: what bounds memory at 100,000 takes
 WINDOWS_A_PORTION = 1 << 16
 
