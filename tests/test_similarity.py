@@ -12,7 +12,7 @@ from keeptake.embedding.models import DEFAULT_MODEL, MUSICNN_VERSION
 from keeptake.embedding.scaler import apply_scaler
 from keeptake.ledger import similarity
 from keeptake.ledger.connection import Ledger, libpq_url
-from keeptake.ledger.embeddings import current_scaler, index_name, read_scaler, renew_space
+from keeptake.ledger.embeddings import current_scaler, index_name, read_scaler, renew_space, scaler_in_use
 from keeptake.ledger.similarity import EmbeddingPendingError, Filters, similar
 
 DIMS = 24
@@ -83,11 +83,14 @@ def small(ledger, vectors):
     return ledger
 
 
+def current_transform(ledger):
+    with ledger.begin() as connection:
+        return read_scaler(connection, scaler_in_use(connection, DEFAULT_MODEL))
+
+
 def exact(ledger, vectors, query, allowed, k):
     """Nearest by brute force over the stored half-precision vectors."""
-    scaled = (
-        apply_scaler(read_scaler(ledger, current_scaler(ledger, DEFAULT_MODEL)), vectors).astype(np.float16).astype(np.float32)
-    )
+    scaled = apply_scaler(current_transform(ledger), vectors).astype(np.float16).astype(np.float32)
     cosines = scaled @ scaled[query] / np.linalg.norm(scaled, axis=1) / np.linalg.norm(scaled[query])
     order = [n for n in np.argsort(-cosines) if n != query and allowed(n)][:k]
     return [f"g{n}" for n in order]
@@ -278,10 +281,10 @@ class TestRenewal:
         vectors = clustered(300)
         fill(ledger.url, vectors[:10])
         renew_space(ledger, DEFAULT_MODEL, MUSICNN_VERSION)
-        old = apply_scaler(read_scaler(ledger, current_scaler(ledger, DEFAULT_MODEL)), vectors)
+        old = apply_scaler(current_transform(ledger), vectors)
         fill(ledger.url, vectors[10:], first=10)
         renew_space(ledger, DEFAULT_MODEL, MUSICNN_VERSION)
-        new = apply_scaler(read_scaler(ledger, current_scaler(ledger, DEFAULT_MODEL)), vectors)
+        new = apply_scaler(current_transform(ledger), vectors)
 
         same = min(old.shape[1], new.shape[1])
         mixed = np.argmax(old[:, :same] @ new[:, :same].T, axis=1) == np.arange(300)

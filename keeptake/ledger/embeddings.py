@@ -50,21 +50,25 @@ class SpaceReport(NamedTuple):
 
 def current_scaler(ledger: Ledger, model: str) -> StoredScaler | None:
     """The scaler that search uses for a model: of its newest version that has one."""
+    with ledger.begin() as connection:
+        return scaler_in_use(connection, model)
+
+
+def scaler_in_use(connection: sa.Connection, model: str) -> StoredScaler | None:
+    """`current_scaler` within a transaction."""
     query = sa.text(
         "SELECT id, model, model_version, version, fitted_on, dims FROM embedding_scalers"
         " WHERE model = :model AND is_current ORDER BY fitted_at DESC LIMIT 1"
     )
-    with ledger.begin() as connection:
-        row = connection.execute(query, {"model": model}).one_or_none()
+    row = connection.execute(query, {"model": model}).one_or_none()
     return StoredScaler(*row) if row else None
 
 
-def read_scaler(ledger: Ledger, scaler: StoredScaler) -> Scaler:
+def read_scaler(connection: sa.Connection, scaler: StoredScaler) -> Scaler:
     """The transform itself."""
     columns = embedding_scalers.c
-    with ledger.begin() as connection:
-        query = sa.select(columns.mean, columns.deviation, columns.projection).where(columns.id == scaler.id)
-        mean, deviation, projection = connection.execute(query).one()
+    query = sa.select(columns.mean, columns.deviation, columns.projection).where(columns.id == scaler.id)
+    mean, deviation, projection = connection.execute(query).one()
     matrix = None if projection is None else np.frombuffer(projection, np.float32).reshape(len(mean), scaler.dims)
     return Scaler(np.array(mean, np.float32), np.array(deviation, np.float32), matrix)
 
@@ -151,7 +155,8 @@ def _insert(ledger: Ledger, model: str, model_version: str, sample: pl.DataFrame
 
 def _scale_new(ledger: Ledger, scaler: StoredScaler) -> int:
     """Scale every raw vector that this scaler has not scaled yet, chunk by chunk."""
-    transform = read_scaler(ledger, scaler)
+    with ledger.begin() as connection:
+        transform = read_scaler(connection, scaler)
     added = 0
     for chunk in _raw_vectors(ledger, scaler.model, scaler.model_version, chunk=CHUNK, not_in=scaler.id):
         # Rounded to half precision here: the text is half as long as that of float32, and equal to what is stored.

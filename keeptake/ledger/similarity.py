@@ -21,7 +21,7 @@ from keeptake.embedding.models import DEFAULT_MODEL
 from keeptake.embedding.scaler import apply_scaler
 from keeptake.errors import UnavailableError
 from keeptake.ledger.connection import Ledger
-from keeptake.ledger.embeddings import StoredScaler, current_scaler, read_scaler
+from keeptake.ledger.embeddings import StoredScaler, read_scaler, scaler_in_use
 
 EXACT_MOST = 2_000  # takes that are compared one by one in less time than the index needs to find ten of so few
 MOST_NEIGHBOURS = 1_000
@@ -92,31 +92,30 @@ def similar(
     """
     if not 1 <= k <= MOST_NEIGHBOURS:
         raise ValueError(f"k must be 1 to {MOST_NEIGHBOURS}, got {k}")
-    scaler = current_scaler(ledger, model)
-    if scaler is None:
-        raise EmbeddingPendingError(f"no takes are placed by {model} yet: run the embeddings, then repeat")
-    if isinstance(target, str):
-        vector, itself = _vector_of(ledger, target, scaler), target
-    else:
-        scaled = apply_scaler(read_scaler(ledger, scaler), target[None])[0]
-        vector, itself = f"[{','.join(map(str, scaled.astype(np.float16).tolist()))}]", None
-    conditions, values = _filter(filters or Filters(), itself)
+    conditions, values = _filter(filters or Filters(), target if isinstance(target, str) else None)
     with ledger.begin() as connection:
+        scaler = scaler_in_use(connection, model)
+        if scaler is None:
+            raise EmbeddingPendingError(f"no takes are placed by {model} yet: run the embeddings, then repeat")
+        vector = _vector(connection, target, scaler)
         if conditions and _passing(connection, conditions, values) <= EXACT_MOST:
             return _nearest_exact(connection, scaler, vector, k, conditions, values)
         found = _nearest_indexed(connection, scaler, vector, k, conditions, values)
         return found if len(found) == k else _nearest_exact(connection, scaler, vector, k, conditions, values)
 
 
-def _vector_of(ledger: Ledger, generation_id: str, scaler: StoredScaler) -> str:
+def _vector(connection: sa.Connection, target: str | np.ndarray, scaler: StoredScaler) -> str:
+    """The target's place in the space, as Postgres reads it."""
+    if not isinstance(target, str):
+        scaled = apply_scaler(read_scaler(connection, scaler), target[None])[0]
+        return f"[{','.join(map(str, scaled.astype(np.float16).tolist()))}]"
     query = sa.text(
         "SELECT s.vector::text FROM generations g JOIN scaled_embeddings s ON s.audio_sha256 = g.audio_sha256"
         " WHERE g.generation_id = :generation_id AND s.scaler = :scaler"
     )
-    with ledger.begin() as connection:
-        vector: str | None = connection.execute(query, {"generation_id": generation_id, "scaler": scaler.id}).scalar()
+    vector: str | None = connection.execute(query, {"generation_id": target, "scaler": scaler.id}).scalar()
     if vector is None:
-        raise EmbeddingPendingError(f"take {generation_id!r} is not placed by {scaler.model} yet: repeat when it is embedded")
+        raise EmbeddingPendingError(f"take {target!r} is not placed by {scaler.model} yet: repeat when it is embedded")
     return vector
 
 
@@ -159,8 +158,10 @@ def _nearest_indexed(
     connection: sa.Connection, scaler: StoredScaler, vector: str, k: int, conditions: list[str], values: Mapping[str, Any]
 ) -> list[Neighbour]:
     """Read the index in order of nearness until `k` takes have passed."""
-    connection.execute(sa.text("SET LOCAL hnsw.iterative_scan = relaxed_order"))
-    connection.execute(sa.text(f"SET LOCAL hnsw.ef_search = {max(EXAMINED_FIRST, k)}"))
+    connection.execute(
+        sa.text("SELECT set_config('hnsw.iterative_scan', 'relaxed_order', true), set_config('hnsw.ef_search', :examined, true)"),
+        {"examined": str(max(EXAMINED_FIRST, k))},
+    )
     source, where = _source(conditions)
     # The cast and the scaler stand here as they stand in the index, or Postgres would not see that it fits.
     query = f"""
