@@ -162,20 +162,19 @@ def publish(
     BusyError
         If somebody else publishes this dataset.
     """
-    with ledger.claim(f"publishing {policy.name}"):
-        stage = stage_version(
-            ledger,
-            policy,
-            read_audio=read_audio,
-            datasets_dir=datasets_dir,
-            pseudonym_key=pseudonym_key,
-            progress=progress,
-            threads=threads,
-        )
-        write_jsonl(stage)
-        write_parquet(stage)
-        write_csv(stage)
-        return publish_staged(ledger, stage)
+    stage = stage_version(
+        ledger,
+        policy,
+        read_audio=read_audio,
+        datasets_dir=datasets_dir,
+        pseudonym_key=pseudonym_key,
+        progress=progress,
+        threads=threads,
+    )
+    write_jsonl(stage)
+    write_parquet(stage)
+    write_csv(stage)
+    return publish_staged(ledger, stage)
 
 
 def stage_version(
@@ -189,46 +188,60 @@ def stage_version(
     threads: int = 2,
 ) -> Stage:
     """Choose takes, plan rows, and write their audio aside; what an earlier attempt left there is removed."""
-    selection = curate(ledger, policy)
-    takes = datasets.kept_takes(ledger, policy.name, policy.select.formula)
-    if takes.is_empty():
-        raise PublicationError(_nothing_chosen(policy, selection))
-    rows, scrubbed = plan_rows(takes, datasets.heard_over_time(ledger, policy.name), policy, pseudonym_key=pseudonym_key)
-    if rows.is_empty():
-        raise PublicationError(
-            f"the policy {policy.name} keeps {takes.height} takes, but no clip of them has the length it asks for"
-        )
-    digest = content_hash(rows, policy, FORMAT_VERSIONS)
-    home = datasets_dir.resolve() / policy.name
-    known = [row["version"] for row in datasets.versions(ledger, policy.name)]
-    for version in reversed([*known, *visible(home)]):
-        if version.endswith(f"-{digest}") and (home / version / manifest.MANIFEST).is_file():
-            stage = Stage(policy.name, version, home / version, home / version, is_new=False)
-            if version not in known:
-                record(ledger, stage)  # killed between the rename and the ledger
-            return stage
-    ordinal = 1 + max([0, *(ordinal_of(version) for version in (*known, *visible(home)))])
-    version = f"v{ordinal}-{digest}"
-    counts = {"candidates": selection.kept.height + selection.left_out.height, "kept": selection.kept.height}
-    lineage = {
-        "name": policy.name,
-        "version": version,
-        "location": str(home / version),
-        "policy": policy.model_dump(mode="json"),
-        "formats": FORMAT_VERSIONS,
-        "features_versions": sorted(takes["features_versions"].drop_nulls().unique().to_list()),
-        "counts": counts,
-        "left_out": selection.reasons(),
-        "scrubbed": dict(sorted(scrubbed.items())),
-        "score_histogram": figures.binned(datasets.scores(ledger, policy.select.formula).to_list()),
-        "made_with": {name: importlib.metadata.version(name) for name in _MADE_WITH},
-    }
-    stage = Stage(policy.name, version, home / STAGED / version, home / version, is_new=True)
-    with _named_failures(stage.folder):
+    with ledger.claim(f"publishing {policy.name}"), _named_failures(datasets_dir):
+        selection = curate(ledger, policy)
+        home = datasets_dir.resolve() / policy.name
         shutil.rmtree(home / STAGED, ignore_errors=True)
+        takes = datasets.kept_takes(ledger, policy.name, policy.select.formula)
+        if takes.is_empty():
+            raise PublicationError(_nothing_chosen(policy, selection))
+        heard = datasets.heard_over_time(ledger, policy.name)
+        rows, scrubbed = plan_rows(takes, heard, policy, pseudonym_key=pseudonym_key)
+        if rows.is_empty():
+            raise PublicationError(f"the policy {policy.name} keeps {takes.height} takes, but no clip of the length it asks for")
+        digest = content_hash(rows, policy, FORMAT_VERSIONS)
+        present = _present(ledger, policy.name, home, digest)
+        if present is not None:
+            return present
+        version = _next_version(ledger, policy.name, home, digest)
+        lineage = {
+            "name": policy.name,
+            "version": version,
+            "location": str(home / version),
+            "policy": policy.model_dump(mode="json"),
+            "formats": FORMAT_VERSIONS,
+            "features_versions": sorted(takes["features_versions"].drop_nulls().unique().to_list()),
+            "scaler": datasets.current_scaler(ledger),
+            "counts": {"candidates": selection.kept.height + selection.left_out.height, "kept": selection.kept.height},
+            "left_out": selection.reasons(),
+            "scrubbed": dict(sorted(scrubbed.items())),
+            "score_histogram": figures.binned(datasets.scores(ledger, policy.select.formula).to_list()),
+            "made_with": {name: importlib.metadata.version(name) for name in _MADE_WITH},
+        }
+        stage = Stage(policy.name, version, home / STAGED / version, home / version, is_new=True)
         stage.folder.mkdir(parents=True)
         write_audio(stage, rows, lineage, read_audio, progress=progress, threads=threads)
-    return stage
+        silent_takes = sorted(set(rows["generation_id"]) - set(stage.rows["generation_id"]))
+        datasets.leave_out(ledger, policy.name, silent_takes, TOO_QUIET, "every clip of it is quieter than -60 dB")
+        return stage
+
+
+def _present(ledger: Ledger, name: str, home: Path, digest: str) -> Stage | None:
+    """Find the visible version that says the same; one that the ledger does not know (we were killed) is recorded."""
+    known = [row["version"] for row in datasets.versions(ledger, name)]
+    for version in visible(home)[::-1]:
+        if version.endswith(f"-{digest}"):
+            stage = Stage(name, version, home / version, home / version, is_new=False)
+            if version not in known:
+                record(ledger, stage)
+            return stage
+    return None
+
+
+def _next_version(ledger: Ledger, name: str, home: Path, digest: str) -> str:
+    known = [row["version"] for row in datasets.versions(ledger, name)]
+    ordinal = 1 + max([0, *(ordinal_of(version) for version in (*known, *visible(home)))])
+    return f"v{ordinal}-{digest}"
 
 
 def staged(datasets_dir: Path, name: str) -> Stage | None:
@@ -362,18 +375,18 @@ def publish_staged(ledger: Ledger, stage: Stage, *, packages: bool = True) -> Pu
     """
     if not stage.is_new:
         return _published(stage, gate=[])
-    check_leaks(ledger, stage)
-    with _named_failures(stage.folder):
+    with ledger.claim(f"publishing {stage.name}"), _named_failures(stage.folder):
+        check_leaks(ledger, stage)
         finish(stage)
-    report = inspect(stage.folder, location=stage.location, packages=packages)
-    if not report.is_passed:
-        raise PublicationError(_refused(stage, report))
-    os.sync()
-    stage.folder.replace(stage.location)
-    visible_stage = Stage(stage.name, stage.version, stage.location, stage.location, is_new=True)
-    record(ledger, visible_stage, gate=report.table())
-    shutil.rmtree(stage.location.parent / STAGED, ignore_errors=True)
-    return _published(visible_stage, gate=report.table())
+        report = inspect(stage.folder, location=stage.location, packages=packages)
+        if not report.is_passed:
+            raise PublicationError(_refused(stage, report))
+        os.sync()
+        stage.folder.replace(stage.location)
+        shown = Stage(stage.name, stage.version, stage.location, stage.location, is_new=True)
+        record(ledger, shown, gate=report.table())
+        shutil.rmtree(stage.location.parent / STAGED, ignore_errors=True)
+    return _published(shown, gate=report.table())
 
 
 def check_leaks(ledger: Ledger, stage: Stage) -> None:

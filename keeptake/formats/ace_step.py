@@ -78,4 +78,6 @@ def read_back(folder: Path, split: str, *, rows_in: int, location: Path) -> Read
             )
         else:
             reading.rows_out += 1
+    if len(samples) != rows_in:
+        reading.lose("all", f"{len(samples)} rows of {rows_in} are read")
     return reading

@@ -5,7 +5,7 @@ published in `dataset_versions` and `dataset_rows`. Belongs here: the SQL. Does 
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from keeptake.curation.splits import PREVIOUS
 from keeptake.errors import ConfigurationError
 from keeptake.ledger.bulk import upsert
 from keeptake.ledger.connection import Ledger
-from keeptake.ledger.tables import dataset_rows, dataset_versions, generations, selections
+from keeptake.ledger.tables import dataset_rows, dataset_versions, embedding_scalers, generations, selections
 
 _FILE_ID = "left(encode(sha256(convert_to({id}, 'UTF8')), 'hex'), 16)"  # `records.file_id`, a million at a time
 _PROMPT = "coalesce(nullif(g.ai_enhanced_prompt, ''), g.user_prompt)"
@@ -106,6 +106,22 @@ def save_selection(ledger: Ledger, policy: str, selection: Selection) -> None:
     changed = " OR ".join(f"selections.{column} IS DISTINCT FROM excluded.{column}" for column in same)
     with ledger.begin() as connection:
         upsert(connection, selections, rows.iter_rows(named=True), conflict=["policy", "generation"], where=changed)
+
+
+def leave_out(ledger: Ledger, policy: str, generation_ids: Sequence[str], reason: str, detail: str) -> None:
+    """Note that takes which passed every rule cannot be published after all."""
+    of_takes = selections.c.generation.in_(sa.select(generations.c.id).where(generations.c.generation_id.in_(generation_ids)))
+    changed = sa.update(selections).where(selections.c.policy == policy, of_takes)
+    with ledger.begin() as connection:
+        connection.execute(changed.values(is_kept=False, reason=reason, detail=detail, split=None, group_id=None))
+
+
+def current_scaler(ledger: Ledger) -> str | None:
+    """Space in which copies were looked for: model, its version and that of the scaler."""
+    scaler = sa.select(embedding_scalers).where(embedding_scalers.c.is_current).order_by(embedding_scalers.c.fitted_at.desc())
+    with ledger.begin() as connection:
+        found = connection.execute(scaler.limit(1)).mappings().first()
+    return None if found is None else f"{found['model']} {found['model_version']}, scaler {found['version']}"
 
 
 def kept_takes(ledger: Ledger, policy: str, formula: str) -> pl.DataFrame:
