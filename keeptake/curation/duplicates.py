@@ -222,14 +222,16 @@ def _shared_keys(corpus: _Corpus, wanted: _Wanted) -> Iterator[_Shared]:
     for portion in range(int(portions)):
         entries = np.flatnonzero(tells & (key % portions == portion))
         entries = entries[np.argsort(key[entries], kind="stable")]
-        take = corpus.take_at(entries // 2)
-        again = (np.diff(key[entries], prepend=0) == 0) & (np.diff(take, prepend=-1) == 0)  # a loop repeats its keys
-        entries, take = entries[~again], take[~again]
+        row, take = key[entries], corpus.take_at(entries // 2)
+        first = np.ones(len(entries), bool)
+        first[1:] = (row[1:] != row[:-1]) | (take[1:] != take[:-1])  # a loop repeats its keys
+        entries, row, take = entries[first], row[first], take[first]
+        at = np.arange(len(row))
         for ahead in range(1, NEXT_IN_ROW + 1):
-            same = key[entries[:-ahead]] == key[entries[ahead:]]
-            at = np.flatnonzero(same)
-            at = at[wanted.pairs(take[at], take[at + ahead])]
-            one, other = entries[at], entries[at + ahead]
+            at = at[at < len(row) - ahead]
+            at = at[row[at] == row[at + ahead]]
+            asked = at[wanted.pairs(take[at], take[at + ahead])]
+            one, other = entries[asked], entries[asked + ahead]
             yield _Shared(one // 2, other // 2, turn[one].astype(np.int64) - turn[other])
 
 
