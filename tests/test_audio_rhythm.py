@@ -6,13 +6,16 @@ import numpy as np
 import pytest
 
 from keeptake.audio import rhythm as rhythm_module
-from keeptake.audio.frontend import SAMPLE_RATE_HZ, SHORT_HOP, listen
+from keeptake.audio.frontend import LONG_HOP, SAMPLE_RATE_HZ, SHORT_HOP, listen
 from keeptake.audio.rhythm import rhythm
+from keeptake.audio.tonal import tonality
 
 
 def hear(samples: np.ndarray):
     heard = listen(samples.astype(np.float32))
-    return rhythm(heard.mel, frame_rate_hz=SAMPLE_RATE_HZ / SHORT_HOP, duration_s=heard.duration_s)
+    chroma = np.zeros((len(heard.long), 12)) if heard.is_silent else tonality(heard.long)[2]
+    rates = {"frame_rate_hz": SAMPLE_RATE_HZ / SHORT_HOP, "chroma_rate_hz": SAMPLE_RATE_HZ / LONG_HOP}
+    return rhythm(heard.mel, chroma, **rates, duration_s=heard.duration_s)
 
 
 @pytest.mark.parametrize("tempo_bpm", np.round(np.geomspace(55, 200, 12), 1).tolist())

@@ -6,16 +6,19 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from keeptake.audio.frontend import SAMPLE_RATE_HZ, SHORT_HOP, listen
+from keeptake.audio.frontend import LONG_HOP, SAMPLE_RATE_HZ, SHORT_HOP, listen
 from keeptake.audio.rhythm import rhythm
 from keeptake.audio.structure import _letters, bar_starts, named_sections, novelty, section_labels, section_starts, structure
+from keeptake.audio.tonal import tonality
 
 FRAME_RATE_HZ = SAMPLE_RATE_HZ / SHORT_HOP
 
 
 def hear(samples: np.ndarray):
     heard = listen(samples.astype(np.float32))
-    values, _ = rhythm(heard.mel, frame_rate_hz=FRAME_RATE_HZ, duration_s=heard.duration_s)
+    chroma = np.zeros((len(heard.long), 12)) if heard.is_silent else tonality(heard.long)[2]
+    rates = {"frame_rate_hz": FRAME_RATE_HZ, "chroma_rate_hz": SAMPLE_RATE_HZ / LONG_HOP}
+    values, _ = rhythm(heard.mel, chroma, **rates, duration_s=heard.duration_s)
     return structure(heard.mel, frame_rate_hz=FRAME_RATE_HZ, duration_s=heard.duration_s, rhythm=values)
 
 

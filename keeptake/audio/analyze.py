@@ -18,8 +18,8 @@ import numpy as np
 import soxr
 
 from keeptake.audio.defects import DefectMeter
+from keeptake.audio.frontend import LONG_HOP, SHORT_HOP, Frontend, MonoTake, even_blocks, listen, mono_mix
 from keeptake.audio.frontend import SAMPLE_RATE_HZ as HEARD_RATE_HZ
-from keeptake.audio.frontend import SHORT_HOP, Frontend, MonoTake, even_blocks, listen, mono_mix
 from keeptake.audio.loudness import SHORTEST_S as SHORTEST_LOUDNESS_S
 from keeptake.audio.loudness import LoudnessMeter
 from keeptake.audio.rhythm import rhythm
@@ -48,6 +48,7 @@ SHORTEST_S = 0.05
 SHORTEST_NETWORK_S = 1.0  # below, a three-second patch is mostly repetition
 NETWORK_RATE_HZ = 16_000
 FRAME_RATE_HZ = HEARD_RATE_HZ / SHORT_HOP
+CHROMA_RATE_HZ = HEARD_RATE_HZ / LONG_HOP
 
 # Where the columns of the ledger's table `features` come from.
 FEATURE_COLUMNS: dict[str, tuple[str, ...]] = {
@@ -264,8 +265,13 @@ class _Take:
         return None if self.networks is None else self.networks.musicnn([self.mono_16k])[0]
 
     @cached_property
+    def tonality(self) -> tuple[Values | None, str | None, np.ndarray]:
+        return tonality(self.frontend.long)
+
+    @cached_property
     def rhythm(self) -> Answer:
-        return rhythm(self.frontend.mel, frame_rate_hz=FRAME_RATE_HZ, duration_s=self.duration_s)
+        rates_hz = {"frame_rate_hz": FRAME_RATE_HZ, "chroma_rate_hz": CHROMA_RATE_HZ}
+        return rhythm(self.frontend.mel, self.tonality[2], **rates_hz, duration_s=self.duration_s)
 
     @property
     def frontend(self) -> Frontend:
@@ -309,7 +315,7 @@ def _take_in(
 def _hear_tonal(take: _Take) -> Answer:
     if reason := take.null_reason(SHORTEST_TONAL_S):
         return None, reason
-    values, reason, _ = tonality(take.frontend.long)
+    values, reason, _ = take.tonality
     return values, reason
 
 

@@ -27,15 +27,19 @@ TIGHTNESSES = (beats.TIGHTNESS, 4 * beats.TIGHTNESS, 16 * beats.TIGHTNESS)
 MAX_DISAGREEMENT = 0.005  # of beats with the envelope's periodicity: the grid's step and a little more
 
 
-def rhythm(mel: Floats, *, frame_rate_hz: float, duration_s: float) -> tuple[dict[str, Any] | None, str | None]:
+def rhythm(
+    mel: Floats, chroma: Floats, *, frame_rate_hz: float, chroma_rate_hz: float, duration_s: float
+) -> tuple[dict[str, Any] | None, str | None]:
     """Hear tempo, beats and bars.
 
     Parameters
     ----------
     mel : np.ndarray [shape=(frames, 128), float32, >= 0]
         Power mel spectrogram of the mono mix.
-    frame_rate_hz, duration_s : float
-        Frames a second, and the length of the clip.
+    chroma : np.ndarray [shape=(chroma frames, 12), >= 0]
+        Chromagram of the same: bars begin where harmony changes.
+    frame_rate_hz, chroma_rate_hz, duration_s : float
+        Frames a second of either, and the length of the clip.
 
     Returns
     -------
@@ -75,7 +79,7 @@ def rhythm(mel: Floats, *, frame_rate_hz: float, duration_s: float) -> tuple[dic
     nudge = (
         fit[0] / candidates[0][0] if abs(fit[0] / candidates[0][0] - 1) < tempo.TOLERANCE else 1.0
     )  # from the grid to the beats
-    in_bar, downbeats_s = _bars(mel, flux, beats_s, frame_rate_hz=frame_rate_hz)
+    in_bar, downbeats_s = _bars(mel, flux, chroma, beats_s, frame_rate_hz=frame_rate_hz, chroma_rate_hz=chroma_rate_hz)
     values = {
         "tempo_bpm": fit[0],
         "tempo_candidates_bpm": [[bpm * nudge, weight] for bpm, weight in candidates],
@@ -105,11 +109,12 @@ def _steady_beats(envelope: Floats, tempo_bpm: float, *, frame_rate_hz: float) -
     return beats_s, fit
 
 
-def _bars(mel: Floats, flux: Floats, beats_s: Floats, *, frame_rate_hz: float) -> tuple[int | None, Floats]:
-    spectra = meter.beat_spectra(meter.beat_levels(mel, beats_s, frame_rate_hz=frame_rate_hz))
-    in_bar = meter.beats_per_bar(spectra)
+def _bars(
+    mel: Floats, flux: Floats, chroma: Floats, beats_s: Floats, *, frame_rate_hz: float, chroma_rate_hz: float
+) -> tuple[int | None, Floats]:
+    in_bar = meter.beats_per_bar(meter.beat_spectra(meter.beat_levels(mel, beats_s, frame_rate_hz=frame_rate_hz)))
     if in_bar is None:
         return None, np.zeros(0)
-    frames = np.round(beats_s[: len(spectra)] * frame_rate_hz).astype(int).clip(0, len(flux) - 1)
-    low_attack = flux[frames, : meter.LOW_BANDS].sum(axis=1)
-    return in_bar, beats_s[meter.downbeats(spectra, low_attack, beats_in_bar=in_bar) :: in_bar]
+    change = meter.harmonic_change(chroma, beats_s, chroma_rate_hz=chroma_rate_hz)
+    attack = meter.low_attack(flux, beats_s[:-1], frame_rate_hz=frame_rate_hz)
+    return in_bar, beats_s[meter.first_downbeat(change, attack, beats_in_bar=in_bar) :: in_bar]
