@@ -1,0 +1,33 @@
+"""A file's vector, whatever its rate and channels."""
+
+import numpy as np
+import pytest
+import soundfile
+
+from keeptake.embedding.files import vector_of_file
+from keeptake.errors import AudioRefusedError
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    return tmp_path_factory.mktemp("models")
+
+
+def test_rate_and_channels_do_not_move_the_vector(models, tmp_path, signals):
+    """The same sound below 8 kHz, as mono at 16 kHz and as stereo at 48 kHz."""
+    vectors = []
+    for rate_hz, channels in ((16_000, 1), (48_000, 2)):
+        sound = sum(signals.sine(pitch_hz, 4, rate_hz, amplitude=0.1) for pitch_hz in (220, 330, 1_400, 3_100))
+        path = tmp_path / f"{rate_hz}.wav"
+        soundfile.write(path, np.tile(sound[:, None], channels), rate_hz)
+        vectors.append(vector_of_file(path, models))
+
+    assert vectors[0].shape == (704,)
+    assert vectors[0] @ vectors[1] / np.linalg.norm(vectors[0]) / np.linalg.norm(vectors[1]) > 0.999
+
+
+def test_what_does_not_decode_is_refused(models, tmp_path):
+    (tmp_path / "page.wav").write_bytes(b"<html>404</html>" * 100)
+
+    with pytest.raises(AudioRefusedError):
+        vector_of_file(tmp_path / "page.wav", models)
