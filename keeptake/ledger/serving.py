@@ -15,11 +15,13 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import RowFactory, dict_row, tuple_row
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
+from sqlalchemy.engine import make_url
 
 from keeptake.errors import LedgerUnavailableError
 from keeptake.ledger.connection import libpq_url
 
 DEADLINE_S = 1.8  # an outage is to be answered within 2 s
+LONGEST_QUEUE_S = 10.0
 RECONNECT_S = 5.0  # psycopg's pool waits 1, 2, 4, 8 s … between attempts: given up after 5, the next caller starts anew
 _CONNECT_TIMEOUT_S = 2
 _OPTIONS = "-c timezone=UTC -c client_min_messages=warning -c synchronous_commit=on"
@@ -32,8 +34,9 @@ def connect_arguments(url: str) -> dict[str, Any]:
 
     `synchronous_commit=on` is ours to say: what we acknowledge is on disk even where the server's default is laxer.
     """
-    arguments = conninfo_to_dict(libpq_url(url))
-    arguments["options"] = f"{_OPTIONS} {arguments.get('options') or ''}".strip()
+    address = make_url(url)
+    arguments = conninfo_to_dict(libpq_url(address.difference_update_query(["options"]).render_as_string(hide_password=False)))
+    arguments["options"] = f"{_OPTIONS} {address.query.get('options', '')}".strip()
     return {"connect_timeout": _CONNECT_TIMEOUT_S, **arguments}
 
 
@@ -59,6 +62,7 @@ class ServingPool:
             open=False,
         )
         self._draining: asyncio.Task[None] | None = None
+        self._answered_s = float("-inf")
 
     async def open(self) -> None:
         """Start connecting; returns at once, so that a service starts while its ledger is away."""
@@ -84,21 +88,33 @@ class ServingPool:
 
     async def _run(self, query: str, given: Sequence[Any], deadline_s: float, shape: RowFactory[Any]) -> list[Any]:
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + deadline_s
-        try:
-            connection = await self._pool.getconn(timeout=min(deadline_s, DEADLINE_S))
-        except (PoolTimeout, PoolClosed) as outage:
-            raise LedgerUnavailableError("no connection to the ledger in time") from outage
-        watchdog = loop.call_later(max(deadline - loop.time(), 0.05), break_off, connection)
+        connection = await self._connection()
+        watchdog = loop.call_later(deadline_s, break_off, connection)
         try:
             cursor = await connection.cursor(row_factory=shape).execute(query, given)
-            return await cursor.fetchall()
+            rows = await cursor.fetchall()
+            self._answered_s = loop.time()
+            return rows
         except psycopg.OperationalError as outage:
             self._drop_idle()
             raise LedgerUnavailableError(f"the ledger broke off: {type(outage).__name__}") from outage
         finally:
             watchdog.cancel()
             await self._pool.putconn(connection)
+
+    async def _connection(self) -> Connection:
+        """Wait for a connection: in a queue that moves for long, in one that stands as long as for an answer."""
+        loop = asyncio.get_running_loop()
+        started_s = loop.time()
+        while True:
+            moved_s = max(self._answered_s, started_s)
+            try:
+                return await self._pool.getconn(timeout=moved_s + DEADLINE_S - loop.time())
+            except (PoolTimeout, PoolClosed) as outage:
+                now_s = loop.time()
+                is_moving = self._answered_s > moved_s and now_s - self._answered_s < DEADLINE_S
+                if not is_moving or now_s - started_s > LONGEST_QUEUE_S:
+                    raise LedgerUnavailableError("no connection to the ledger in time") from outage
 
     def _drop_idle(self) -> None:
         """After one connection broke the idle ones are doubtful too: without this each would fail one more request."""

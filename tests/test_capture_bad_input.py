@@ -1,0 +1,225 @@
+"""Whatever comes in: no 5xx, nothing undocumented, and nothing accepted that breaks a later read."""
+
+import json
+import random
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from keeptake.capture.app import PREFIX
+
+SEED = 20261122
+BODIES = 1000
+SLOWEST_S = 1.0
+
+READS = (
+    PREFIX + "?limit=200",
+    PREFIX + "/export/jsonl",
+    PREFIX + "/export/jsonl?qualityScale=rating&minQualityScore=0",
+    PREFIX + "/export/csv?columns=provider,modelUsed,qualityScore,createdAt,heardKey",
+    PREFIX + "/export/parquet",
+    PREFIX + "/statistics/overview",
+    "/metrics",
+)
+
+
+def everything_still_reads(service):
+    """After whatever was sent: every list, export, record and statistic answers."""
+    for path in READS:
+        assert service.client.get(path).status_code == 200, path
+    for line in service.get("/export/jsonl").text.splitlines():
+        json.loads(line, parse_constant=pytest.fail)
+    cursor = ""
+    while cursor is not None:
+        page = service.get(f"?limit=200{'&cursor=' + cursor if cursor else ''}").json()
+        for item in page["items"]:
+            assert service.get(f"/{item['generationId']}").status_code == 200
+        cursor = page["nextCursor"]
+
+
+def malformed(chance, take):
+    """A body that no record may have, and the content type that it is sent with."""
+    good = json.dumps(take(f"bad-{chance.getrandbits(32):x}"))
+    name = chance.choice(["userId", "generationId", "userPrompt", "audioUrl", "provider"])
+    record = json.loads(good)
+    wrong = chance.choice([None, "", 7, True, [], {}, [[]], 1.5])
+    cut = good[: chance.randrange(1, len(good) - 1)]
+    repeated = good[:-1] + f', "{name}": "again"}}'
+    deep = chance.choice([25, 500, 10_000])
+    kinds = {
+        "bad UTF-8": lambda: good.encode().replace(b"dark", chance.choice([b"\xff\xfe", b"\xc3(", b"\xed\xa0\x80"])),
+        "NUL": lambda: good.replace("dark", "da\\u0000rk"),
+        "lone surrogate": lambda: good.replace("dark", chance.choice(["\\ud800", "\\udfff x"])),
+        "NaN": lambda: good[:-1] + f', "duration": {chance.choice(["NaN", "Infinity", "-Infinity"])}}}',
+        "huge number": lambda: (
+            good[:-1]
+            + f', "{chance.choice(["duration", "generationCost", "x"])}": {chance.choice(["1e400", "9" * 5000, "1e300"])}}}'
+        ),
+        "deep": lambda: good[:-1] + ', "x": ' + "[" * deep + "]" * deep + "}",
+        "deep object": lambda: good[:-1] + ', "x": ' + '{"a":' * deep + "1" + "}" * deep + "}",
+        "repeated name": lambda: repeated,
+        "too large": lambda: good[:-1] + ', "x": "' + "a" * chance.choice([1 << 20, 10 << 20]) + '"}',
+        "long text": lambda: good.replace("dark", "d" * 10_001),
+        "wrong type": lambda: json.dumps(record | {name: wrong}),
+        "no record": lambda: chance.choice(
+            ["null", "[]", "7", '"x"', "true", "", " ", "\n", "nul", "{", "}", "{]", "[{}", "\ufeff{}"]
+        ),
+        "cut": lambda: cut,
+        "rating": lambda: json.dumps(record | {"userFeedback": {"rating": chance.choice([0, 6, -1, "5", 2.5, 1e9, [5]])}}),
+        "params": lambda: json.dumps(
+            record | {"generationParams": chance.choice(["{", "[]", 5, [1], {"bpm": 0}, {"bpm": "fast"}, '{"bpm":-1}'])}
+        ),
+        "time": lambda: json.dumps(
+            record
+            | {"createdAt": chance.choice(["yesterday", 5, "2026-13-01", "0001-01-01T00:00:00Z", "9999-12-31T23:59:59-14:00"])}
+        ),
+        "embedding": lambda: json.dumps(
+            record | {"audioEmbedding": chance.choice(["x", [None], ["1"], [1e39], [True], {"0": 1}])}
+        ),
+        "id": lambda: json.dumps(
+            record | {"generationId": chance.choice(["a b", "a/b", "ü", "x" * 129, "export", "batch", "../x", "a\n"])}
+        ),
+        "content type": lambda: good,
+    }
+    kind = chance.choice(list(kinds))
+    body = kinds[kind]()
+    media = (
+        chance.choice(["text/plain", "application/xml", "multipart/form-data", "x"])
+        if kind == "content type"
+        else "application/json"
+    )
+    return kind, body.encode("utf-8", "surrogatepass") if isinstance(body, str) else body, media
+
+
+def test_a_thousand_malformed_bodies_are_each_refused_within_a_second(service, capture_service):
+    chance = random.Random(SEED)
+    slowest, kinds = ("", 0.0), set()
+    for _ in range(BODIES):
+        kind, body, media = malformed(chance, capture_service.take)
+        kinds.add(kind)
+        started_s = time.perf_counter()
+        try:
+            answer = service.client.post(PREFIX, content=body, headers={"Content-Type": media})
+        except httpx2.WriteError:
+            assert kind == "too large"  # the answer was there before the body had gone out
+            continue
+        slowest = max(slowest, (kind, time.perf_counter() - started_s), key=lambda found: found[1])
+        assert 400 <= answer.status_code < 500, (kind, body[:200], answer.text)
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert answer.json()["status"] == answer.status_code
+    assert len(kinds) == 19
+    assert slowest[1] <= SLOWEST_S, slowest
+    assert service.query("SELECT count(*) FROM generations") == [(0,)]
+    assert service.post(capture_service.take("good")).status_code == 200
+    everything_still_reads(service)
+
+
+def test_control_without_the_guard_at_the_door_such_bodies_break_a_read(ledger, capture_service):
+    """What 1e300 in JSONB once did: printed as 301 digits, which no reader of the export takes for a number again."""
+    with ledger.begin() as connection:
+        number = connection.exec_driver_sql("""SELECT ('{"duration": 1e300}'::jsonb ->> 'duration')""").scalar()
+        assert len(number) == 301
+        with pytest.raises(Exception, match="NUL"):
+            connection.exec_driver_sql("SELECT %s::text", ("a\0b",))
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"POST {path} HTTP/1.1\r\n{head}Transfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n", 400),
+        (b'POST {path} HTTP/1.1\r\n{head}Transfer-Encoding: chunked\r\n\r\n5\r\n{"a"', 408),
+        (b'POST {path} HTTP/1.1\r\n{head}Content-Length: 100\r\n\r\n{"a"', 408),
+        (b"POST {path} HTTP/1.1\r\n{head}Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+        (b"GARBAGE\r\n\r\n", 400),
+        (b"POST {path} HTTP/1.1\r\n{head}Content-Length: x\r\n\r\n", 400),
+    ],
+)
+def test_cut_and_broken_transfers_are_answered_with_a_problem(ledger, tmp_path, capture_service, sent, status):
+    with capture_service.running(ledger, tmp_path, api_body_timeout_s=0.5) as service:
+        head = f"Host: x\r\nAuthorization: Bearer {service.key}\r\nContent-Type: application/json\r\n"
+        with socket.create_connection(("127.0.0.1", int(service.base_url.rsplit(":", 1)[1])), timeout=10) as connection:
+            connection.sendall(sent.replace(b"{path}", PREFIX.encode()).replace(b"{head}", head.encode()))
+            started_s = time.perf_counter()
+            answer = b""
+            while piece := connection.recv(65536):
+                answer += piece
+                if b"requestId" in answer:
+                    break
+            took_s = time.perf_counter() - started_s
+        assert answer.startswith(f"HTTP/1.1 {status} ".encode()), answer
+        assert b"application/problem+json" in answer.lower()
+        assert took_s <= SLOWEST_S
+        assert service.post(capture_service.take("good")).status_code == 200
+
+
+def test_the_odd_lines_of_the_labelled_records_come_out_as_stated(service, dev_data):
+    lines = (dev_data / "generations.jsonl").read_bytes().split(b"\n")
+    stated = {row["line"]: row for row in map(json.loads, (dev_data / "expected_records.jsonl").read_text().splitlines())}
+    others = [number for number in range(1, len(lines) + 1) if number not in stated and lines[number - 1].strip()]
+    wanted = {"valid": {200}, "audio-refused": {200}, "idempotent": {200}, "invalid": {400, 409, 413, 422}, "skipped": {400}}
+    for number in (*others, *sorted(stated)):
+        answer = service.client.post(PREFIX, content=lines[number - 1], headers={"Content-Type": "application/json"})
+        expected = stated.get(number, {"expect": "valid"})["expect"]
+        assert answer.status_code in wanted[expected], (number, stated.get(number), answer.text)
+        if answer.status_code == 200:
+            assert answer.json()["replayed"] is (expected == "idempotent"), number
+    assert len(stated) == 41
+    everything_still_reads(service)
+
+
+def fuzz(service, folder, seed, *options):
+    """Run schemathesis over the whole schema."""
+    report = folder / f"fuzz-{seed}.txt"
+    command = [Path(sys.executable).parent / "schemathesis", "run", service.base_url + "/openapi.json"]
+    command += ["--header", f"Authorization: Bearer {service.key}", "--seed", str(seed), "--suppress-health-check", "all"]
+    command += ["--phases", "examples,coverage,fuzzing,stateful", "--mode", "all", "--no-color", *options]
+    command += [
+        "--exclude-checks",
+        "positive_data_acceptance",
+    ]  # no schema says how many digits a number or levels a tree may have
+    with report.open("w") as out:
+        ended = subprocess.run(command, stdout=out, stderr=subprocess.STDOUT, cwd=folder, timeout=400)
+    return ended.returncode, report.read_text()
+
+
+def test_a_short_fuzz_of_every_operation_finds_nothing(service, capture_service, tmp_path):
+    service.post(capture_service.take("gen_xyz"))
+    code, report = fuzz(service, tmp_path, 1, "--max-examples", "8")
+    assert code == 0, report[-6000:]
+    everything_still_reads(service)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("seed", [11, 12])
+def test_ninety_seconds_of_fuzz_find_nothing(service, capture_service, tmp_path, seed):
+    service.post(capture_service.take("gen_xyz"))
+    code, report = fuzz(service, tmp_path, seed, "--max-time", "90", "--max-examples", "10000")
+    assert code == 0, report[-6000:]
+    everything_still_reads(service)
+
+
+def test_control_the_fuzzer_finds_an_undocumented_answer(service, tmp_path):
+    """With the 404 taken out of the description, the same run fails."""
+    schema = httpx2.get(service.base_url + "/openapi.json", verify=False).json()
+    for item in schema["paths"].values():
+        for operation in item.values():
+            operation["responses"].pop("404", None)
+    (tmp_path / "schema.json").write_text(json.dumps(schema))
+    command = [Path(sys.executable).parent / "schemathesis", "run", tmp_path / "schema.json", "--url", service.base_url]
+    command += [
+        "--header",
+        f"Authorization: Bearer {service.key}",
+        "--phases",
+        "examples",
+        "--include-operation-id",
+        "show_generation_api_training_metadata__generation_id__get",
+    ]
+    ended = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    assert ended.returncode != 0
+    assert "Undocumented HTTP status code" in ended.stdout
