@@ -3,6 +3,7 @@
 import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import ModuleType
 from typing import Any
 from uuid import uuid4
@@ -37,11 +38,15 @@ def dev_data() -> Path:
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Address of a throw-away embedded server, one a test session."""
+def postgres() -> Iterator[str]:
+    """Address of a throw-away embedded server, one a test session.
+
+    Not under pytest's own folder: as root the server runs as another user, and each new pytest session closes that folder to all
+    others, which took the data away from the servers of sessions at work.
+    """
     from keeptake.ledger.server import embedded_server
 
-    with embedded_server(tmp_path_factory.mktemp("home")) as url:
+    with TemporaryDirectory(prefix="keeptake-", ignore_cleanup_errors=True) as home, embedded_server(Path(home)) as url:
         yield url
 
 
