@@ -174,6 +174,20 @@ def test_similarity_is_the_cosine_and_a_copy_is_nearest(small, vectors):
     assert nearest.similarity == pytest.approx(1, abs=1e-3)
 
 
+def test_control_shuffled_vectors_find_other_takes(small, vectors):
+    """That the answers of the tests above are not right by themselves."""
+    expected = exact(small, vectors[:40], 5, lambda n: True, 5)
+    with small.begin() as connection:
+        connection.execute(
+            sa.text(
+                "UPDATE scaled_embeddings s SET vector = o.vector FROM (SELECT audio_sha256, lag(vector, 7, vector) OVER"
+                " (ORDER BY audio_sha256) AS vector FROM scaled_embeddings) o WHERE o.audio_sha256 = s.audio_sha256"
+            )
+        )
+
+    assert len(set(expected) & {take.generation_id for take in similar(small, "g5", 5)}) < 5
+
+
 def test_a_vector_is_a_target_too(placed, vectors):
     found = similar(placed, vectors[17], 3)
 
@@ -263,6 +277,22 @@ class TestRenewal:
         assert renew_space(ledger, DEFAULT_MODEL, MUSICNN_VERSION).vectors == 50
         with ledger.begin() as connection:
             assert connection.execute(sa.text("SELECT count(DISTINCT scaler) FROM scaled_embeddings")).scalar() == 1
+
+    def test_new_version_of_a_model_takes_over_when_it_has_caught_up(self, ledger):
+        """The first two vectors of a new version once replaced the space of all the others."""
+        fill(ledger.url, clustered(40))
+        old = renew_space(ledger, DEFAULT_MODEL, MUSICNN_VERSION)
+        place_again = "INSERT INTO embeddings SELECT audio_sha256, model, 'next', vector FROM embeddings WHERE version = :version"
+        with ledger.begin() as connection:
+            connection.execute(sa.text(f"{place_again} ORDER BY audio_sha256 LIMIT 19"), {"version": MUSICNN_VERSION})
+        early = renew_space(ledger, DEFAULT_MODEL, "next")
+        with ledger.begin() as connection:
+            connection.execute(sa.text(f"{place_again} ON CONFLICT DO NOTHING"), {"version": MUSICNN_VERSION})
+        late = renew_space(ledger, DEFAULT_MODEL, "next")
+
+        assert (early.scaler, early.vectors) == (old.scaler, 40)
+        assert (late.scaler.model_version, late.vectors, late.is_renewed) == ("next", 40, True)
+        assert len(similar(ledger, "g0", 39)) == 39
 
     def test_models_stand_side_by_side(self, ledger):
         fill(ledger.url, clustered(10))

@@ -23,6 +23,7 @@ from keeptake.ledger.tables import embedding_scalers, scaled_embeddings
 
 GROWTH = 4  # fitted on 100 vectors, renewed at 400: by then most of the corpus is new
 MOST_FITTED = 20_000  # vectors that a scaler is fitted on; their order by hash is a random one
+CAUGHT_UP = 0.5  # a new version of a model takes over when it has placed this share of what the old one has
 CHUNK = 2_000
 CLAIM_WAIT_S = 60.0
 INDEX_MEMORY = "512MB"  # the graph of 100,000 vectors fits; without it the build falls back to the disk
@@ -74,7 +75,7 @@ def read_scaler(connection: sa.Connection, scaler: StoredScaler) -> Scaler:
 
 
 def renew_space(ledger: Ledger, model: str, model_version: str, *, growth: float = GROWTH) -> SpaceReport:
-    """Scale what is new; fit and index anew where the corpus has outgrown the scaler.
+    """Scale what is new; fit and index anew where the corpus outgrew the scaler, or a new version of the model has caught up.
 
     Parameters
     ----------
@@ -88,30 +89,42 @@ def renew_space(ledger: Ledger, model: str, model_version: str, *, growth: float
     """
     with ledger.claim(f"similarity space of {model} {model_version}", wait_s=CLAIM_WAIT_S):
         _clear_remains(ledger, model, model_version)
-        current = _current_of(ledger, model, model_version)
-        with ledger.begin() as connection:
-            query = sa.text("SELECT count(*) FROM embeddings WHERE model = :model AND version = :version")
-            available = connection.execute(query, {"model": model, "version": model_version}).scalar_one()
-        is_due = available >= FEWEST_VECTORS and (current is None or min(available, MOST_FITTED) >= growth * current.fitted_on)
+        current = current_scaler(ledger, model)
+        is_due = _is_due(ledger, model, model_version, current, growth)
         if is_due:
             current = _build(ledger, model, model_version)
         if current is None:
             return SpaceReport(None, 0, 0, False)
         added = _scale_new(ledger, current)
-        with ledger.begin() as connection:
-            query = sa.text("SELECT count(*) FROM scaled_embeddings WHERE scaler = :scaler")
-            vectors = connection.execute(query, {"scaler": current.id}).scalar_one()
+        vectors = _in_space(ledger, current)
     return SpaceReport(current, vectors, vectors if is_due else added, is_due)
+
+
+def _is_due(ledger: Ledger, model: str, model_version: str, current: StoredScaler | None, growth: float) -> bool:
+    """Whether a new scaler should be fitted."""
+    with ledger.begin() as connection:
+        query = sa.text("SELECT count(*) FROM embeddings WHERE model = :model AND version = :version")
+        available = connection.execute(query, {"model": model, "version": model_version}).scalar_one()
+    if available < FEWEST_VECTORS:
+        return False
+    if current is None:
+        return True
+    if current.model_version != model_version:
+        return bool(available >= CAUGHT_UP * _in_space(ledger, current))
+    return current.fitted_on < MOST_FITTED and available >= growth * current.fitted_on
+
+
+def _in_space(ledger: Ledger, scaler: StoredScaler) -> int:
+    """How many vectors search sees."""
+    with ledger.begin() as connection:
+        query = sa.text("SELECT count(*) FROM scaled_embeddings WHERE scaler = :scaler")
+        count: int = connection.execute(query, {"scaler": scaler.id}).scalar_one()
+    return count
 
 
 def index_name(scaler: int) -> str:
     """Name of a scaler's HNSW index."""
     return f"hnsw_scaled_embeddings_{scaler}"
-
-
-def _current_of(ledger: Ledger, model: str, model_version: str) -> StoredScaler | None:
-    current = current_scaler(ledger, model)
-    return current if current is not None and current.model_version == model_version else None
 
 
 def _build(ledger: Ledger, model: str, model_version: str) -> StoredScaler:
