@@ -1,9 +1,9 @@
 """How fast is hearing? `python benchmarks/bench_analyze.py [--clips N] [--repeats N] [--folder DIR]`.
 
 CPU seconds of one core over stereo MP3s of 30 s, every contender on every clip in one run, the best of the repeats each: against
-the floor (decoding plus one FFT pass), a plain librosa pipeline, the same with `hpss` and `tonnetz`, and, where it is installed for
-the purpose (`pip install essentia`), essentia's MusicExtractor. The outputs are checked in the same run, and a missed floor exits
-non-zero. Clips are stereo MP3s of the folder cut to 30 s; without one, demo takes are rendered.
+the floor (decoding plus one FFT pass), a plain librosa pipeline, the same with `hpss` and `tonnetz`, and, where it is installed
+for the purpose (`pip install essentia`), essentia's MusicExtractor. The outputs are checked in the same run, and a missed floor
+exits non-zero. Clips are stereo MP3s of the folder cut to 30 s; without one, demo takes are rendered.
 """
 
 import os

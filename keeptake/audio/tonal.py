@@ -156,19 +156,36 @@ def with_harmonics(chroma: np.ndarray) -> np.ndarray:
     return spread
 
 
-def find_key(profile: np.ndarray) -> Key:
+def templates(profiles: np.ndarray) -> np.ndarray:
+    """Profiles of the 24 keys in the order of `KEYS`, each without its mean and of length 1.
+
+    Parameters
+    ----------
+    profiles : np.ndarray [shape=(2, 12)]
+        Of the major and the minor mode, from the tonic.
+
+    Returns
+    -------
+    np.ndarray [shape=(24, 12)]
+    """
+    return _standardised(np.array([np.roll(profile, tonic) for profile in profiles for tonic in range(12)]))
+
+
+def find_key(profile: np.ndarray, *, templates: np.ndarray | None = None) -> Key:
     """Compare a pitch-class profile with those of the 24 keys.
 
     Parameters
     ----------
     profile : np.ndarray [shape=(12,)]
         From C; not constant.
+    templates : np.ndarray [shape=(24, 12)], optional
+        From the function of that name; those of `PROFILES` where None.
 
     Returns
     -------
     Key
     """
-    correlations = _TEMPLATES @ _standardised(profile)
+    correlations = (_TEMPLATES if templates is None else templates) @ _standardised(profile)
     second, best = np.argsort(correlations)[-2:]
     return Key(KEYS[best], float(correlations[best]), KEYS[second], float(correlations[second]))
 
@@ -177,7 +194,7 @@ def tonality(magnitude: np.ndarray) -> tuple[dict[str, object] | None, str | Non
     """Tuning, chroma and key of a clip.
 
     The chroma of the frames is compressed before it is summed, so that a piece's quiet harmony counts beside its loudest hit
-    [2]_. With the plain sum the same profiles scored 0.05 less on the labelled set (`benchmarks/bench_hearing.py key`).
+    [2]_. With the plain sum the same profiles scored 0.05 less on the labelled set (`benchmarks/compare_keys.py`).
 
     Parameters
     ----------
@@ -226,4 +243,4 @@ def _standardised(rows: np.ndarray) -> np.ndarray:
     return result
 
 
-_TEMPLATES = _standardised(np.array([np.roll(profile, tonic) for profile in PROFILES for tonic in range(12)]))
+_TEMPLATES = templates(PROFILES)

@@ -25,7 +25,7 @@ VOCAL_TAGS = frozenset(
 NO_VOCAL_TAGS = frozenset(("no vocal", "no vocals", "no voice"))
 
 # Fitted with balanced classes on 12 vocal and 71 instrumental clips of the labelled set; five folds, ten shuffles: balanced
-# accuracy 0.952 ± 0.002, area under the curve 0.961 (`benchmarks/bench_hearing.py vocals`). Alone: tags 0.87, speech 0.93.
+# accuracy 0.951 ± 0.004, area under the curve 0.962 ± 0.005 (`benchmarks/fit_vocals.py`). Alone: tags 0.86, speech 0.94.
 TAG_WEIGHT, SPEECH_WEIGHT, BIAS = 1.1, 0.55, -0.3
 
 TAG_PERCENTILE = 80.0  # of the patches: a fifth of a take with a voice makes it vocal
@@ -62,13 +62,13 @@ def vocals(
         patches that are vocal by the same rule; none in an instrumental take) and `vocal_share` of the duration, in [0, 1].
     """
     tag_evidence = tag_log_ratio(tags_probability, tags)
-    probability = _vocal_probability(np.percentile(tag_evidence, TAG_PERCENTILE), _speech_evidence(speech_probability))
+    probability = _vocal_probability(np.percentile(tag_evidence, TAG_PERCENTILE), speech_evidence(speech_probability))
     has_vocals = bool(probability >= 0.5)
     segments_s: list[list[float]] = []
     if has_vocals:
         by_patch = np.array(
             [
-                _speech_evidence(speech_probability[(speech_starts_s >= start_s) & (speech_starts_s < start_s + PATCH_S)])
+                speech_evidence(speech_probability[(speech_starts_s >= start_s) & (speech_starts_s < start_s + PATCH_S)])
                 for start_s in patch_starts_s
             ]
         )
@@ -119,8 +119,18 @@ def merged_segments(starts_s: np.ndarray, *, length_s: float, duration_s: float)
     return segments
 
 
-def _speech_evidence(speech_probability: np.ndarray) -> float:
-    """Log-odds of the frames' upper end; without frames, those of no speech."""
+def speech_evidence(speech_probability: np.ndarray) -> float:
+    """Log-odds of the upper end of the frames' speech probability.
+
+    Parameters
+    ----------
+    speech_probability : np.ndarray [shape=(frames,)]
+
+    Returns
+    -------
+    float
+        Within the log-odds of `FEWEST_ODDS`; without frames, those of no speech.
+    """
     if speech_probability.size == 0:
         return float(np.log(FEWEST_ODDS))
     upper = np.clip(np.percentile(speech_probability, SPEECH_PERCENTILE), FEWEST_ODDS, 1 - FEWEST_ODDS)
