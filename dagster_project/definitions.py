@@ -22,7 +22,7 @@ from assets.fingerprints import fingerprints, near_duplicates
 from assets.prompt_adherence import prompt_adherence
 from assets.quality_scores import quality_scores, score_report
 from assets.raw_generations import raw_generations
-from dagster_project import failures, jobs, sensors
+from dagster_project import failures, jobs, retries, sensors
 from resources.audio_store import AudioStoreResource
 from resources.compute import ComputeResource
 from resources.ledger import LedgerResource
@@ -69,7 +69,7 @@ def build_definitions(*, resources: Mapping[str, Any] | None = None) -> dg.Defin
             scores_lie_in_the_unit_interval,
             failures.no_day_has_failed_rows,
         ],
-        jobs=[jobs.take_to_score, jobs.rescore, jobs.publish_dataset, jobs.score_report_job],
+        jobs=[jobs.take_to_score, jobs.rescore, jobs.publish_dataset, jobs.score_report_job, retries.retry_audio],
         schedules=[jobs.monthly_export, jobs.weekly_score_report],
         sensors=[sensors.arrivals, sensors.feedback_moved, sensors.enough_new_takes, failures.run_failures],
         resources={**default_resources(), **(resources or {})},
