@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from keeptake.errors import ConfigurationError
+from keeptake.errors import ConfigurationError, UnavailableError
 from keeptake.ledger.status import refused, status_rows
 from keeptake.ledger.tables import generations
 from keeptake.records import Accepted, read_record
@@ -103,10 +103,16 @@ def test_empty_folder_says_what_was_expected(tmp_path):
         folder_sources(tmp_path)
 
 
-@pytest.mark.parametrize("text", ["/no/such/folder", "ftp://host/file", "takes.txt"])
+@pytest.mark.parametrize("text", ["/no/such/folder", "ftp://host/file", "takes.txt", "\0"])
 def test_what_is_no_source_is_told(text, tmp_path):
     with pytest.raises(ConfigurationError, match="is no source"):
         open_sources(text, settings_of(tmp_path))
+
+
+@pytest.mark.parametrize("text", ["http://[half", "http://host:port/x", "postgresql://host:port/x", "postgres://"])
+def test_address_that_cannot_be_used_is_one_sentence(text, tmp_path, ledger):
+    with pytest.raises((ConfigurationError, UnavailableError)):
+        import_source(text, ledger, settings_of(tmp_path))
 
 
 def records_of(source: BareAudioSource) -> list[Accepted]:

@@ -45,10 +45,10 @@ class BareAudioSource:
 
     def files(self) -> Iterator[Path]:
         """Finished audio files, by name."""
-        manifests = [path.read_bytes() for path in self.claimed_by if path.is_file()]
-        for path in sorted(_below(self.folder) if self.is_recursive else self.folder.iterdir()):
-            if path.suffix.lower() not in AUDIO_ENDINGS or path.name.startswith("."):
-                continue
+        below = _below(self.folder) if self.is_recursive else self.folder.iterdir()
+        paths = sorted(path for path in below if path.suffix.lower() in AUDIO_ENDINGS and not path.name.startswith("."))
+        manifests = [path.read_bytes() for path in self.claimed_by if path.is_file()] if paths else []
+        for path in paths:
             is_claimed = any(os.fsencode(path.name) in manifest for manifest in manifests)
             if not is_claimed and path.is_file() and is_settled(path, self.settle_s):
                 yield path

@@ -25,8 +25,9 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from keeptake.errors import ConfigurationError
 from keeptake.json_values import JSON
@@ -39,7 +40,7 @@ class FeedConfig(BaseModel):
 
     model_config = _STRICT
 
-    url: str = Field(pattern=r"^https?://")
+    url: str
     name: str = Field("", description="How the ledger knows it; empty: its address.")
     items: str = Field("items", description="Path to the array of a page; empty: the page is the array.")
     next_cursor: str = Field("nextCursor", description="Path to the cursor of the next page.")
@@ -50,6 +51,14 @@ class FeedConfig(BaseModel):
     headers: Mapping[str, str] = {}
     fields: Mapping[str, str] = Field({}, description="Our path to theirs; what is not named keeps its name.")
     defaults: Mapping[str, JSON] = Field({}, description="Values of our top-level fields that an item lacks.")
+
+    @field_validator("url")
+    @classmethod
+    def _is_address(cls, url: str) -> str:
+        parts = urlsplit(url)  # reading an odd port raises as well
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
+            raise ValueError("expected http(s)://host[:port]/path")
+        return url
 
     def secret_headers(self) -> dict[str, str]:
         """Headers with the values that the environment holds."""

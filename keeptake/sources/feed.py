@@ -106,7 +106,7 @@ class FeedSource:
                     wait_s = max(wait_s, _retry_after_s(response))
             except (httpx2.TransportError, httpx2.DecodingError) as error:
                 failure = type(error).__name__
-            except ValueError:  # half a page
+            except (ValueError, RecursionError):  # half a page, or one nested without end
                 failure = "its page is not JSON"
             _log.info("%s: %s, attempt %d of %d", self.name, failure, attempt + 1, ATTEMPTS)
         raise UnavailableError(f"the feed {self.name} does not come through ({failure}): what was read is kept, repeat later")

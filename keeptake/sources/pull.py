@@ -9,7 +9,8 @@ import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from urllib.parse import urlsplit
+
+from pydantic import ValidationError
 
 from keeptake.errors import ConfigurationError, KeeptakeError, LedgerUnavailableError
 from keeptake.ledger.connection import Ledger
@@ -53,10 +54,10 @@ def open_sources(text: str, settings: Settings) -> list[Source]:
     for source in configured:
         if source.name == text:
             return [source]
-    scheme = urlsplit(text).scheme if "://" in text else ""
-    if scheme in ("http", "https"):
-        return [FeedSource(FeedConfig(url=text))]
-    if scheme.startswith("postgres"):
+    scheme, has_scheme, _ = text.partition("://")
+    if has_scheme and scheme in ("http", "https"):
+        return [FeedSource(_feed(text))]
+    if has_scheme and scheme.startswith("postgres"):
         address, _, table = text.partition("#")
         return [TableSource(TableConfig(url=address, table=table or "TrainingMetadata"))]
     path = Path(text)
@@ -125,6 +126,13 @@ def _due(sources: Sequence[Source]) -> list[Source]:
     due = [source for source in sources if now_s - _asked_at_s.get(source.name, -REMOTE_EVERY_S) >= REMOTE_EVERY_S]
     _asked_at_s.update((source.name, now_s) for source in due)
     return due
+
+
+def _feed(url: str) -> FeedConfig:
+    try:
+        return FeedConfig(url=url)
+    except ValidationError:
+        raise ConfigurationError("the feed's address cannot be used: expected http(s)://host[:port]/path") from None
 
 
 def _configured(settings: Settings) -> list[Source]:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import psycopg
 from psycopg import sql
+from sqlalchemy.exc import ArgumentError
 
 from keeptake.errors import ConfigurationError, UnavailableError
 from keeptake.json_values import JSON
@@ -85,7 +86,12 @@ class TableSource:
         return self.config.fields.get("updatedAt", "updatedAt")
 
     def _url(self) -> str:
-        return libpq_url(from_environment(self.config.url))
+        try:
+            return libpq_url(from_environment(self.config.url))
+        except (ArgumentError, ValueError):
+            raise ConfigurationError(
+                "the table's address is none of a Postgres: expected postgresql://user:password@host/name"
+            ) from None
 
     def _connection(self) -> psycopg.Connection[tuple[str, ...]]:
         try:
