@@ -28,8 +28,7 @@ def quality_scores(ledger: LedgerResource) -> dg.MaterializeResult[None]:
         metadata={
             "dagster/row_count": totals[FORMULAS[0]].len(),
             "scored": done.scored,
-            "mean_seed_v1": totals["seed_v1"].mean(),
-            "mean_v2": totals["v2"].mean(),
+            "means": dg.MetadataValue.json({formula: total.mean() for formula, total in totals.items()}),
             "best_and_worst": report.table(overviews.best_and_worst(ledger.get())),
             "pictures": report.pictures({formula: score_histogram(total.to_list()) for formula, total in totals.items()}),
         }

@@ -5,21 +5,24 @@ loads torch. With `--json`, the answer stands alone on stdout; logs and progress
 wrong use or configuration, 3 a service is away, 4 somebody else holds it, 5 a dataset was not published.
 """
 
-import json
 import logging
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from dagster_project import cli_datasets, cli_keys, cli_quarantine
+from dagster_project.cli_output import Json, print_json, print_rows
 from keeptake.errors import BusyError, ConfigurationError, KeeptakeError, PublicationError, UnavailableError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, alone on stdout.")]
+app.add_typer(cli_datasets.app, name="datasets")
+app.add_typer(cli_keys.app, name="keys")
+app.add_typer(cli_quarantine.app, name="quarantine")
 
 EXIT_CODES: Mapping[type[KeeptakeError], int] = {ConfigurationError: 2, UnavailableError: 3, BusyError: 4, PublicationError: 5}
 
@@ -35,29 +38,6 @@ def main() -> None:
     except BrokenPipeError:  # the reader of our output went away
         sys.stderr.close()
         sys.exit(0)
-
-
-def print_json(value: Any) -> None:  # noqa: ANN401 -- any JSON value
-    """Print one line of JSON."""
-    print(json.dumps(value, ensure_ascii=False, default=str))
-
-
-def print_rows(rows: Iterable[Mapping[str, Any]], as_json: bool, title: str) -> None:
-    """Print mappings as JSON lines, or as a table."""
-    if as_json:
-        for row in rows:
-            print_json(row)
-        return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=title)
-    for at, row in enumerate(rows):
-        if not at:
-            for name in row:
-                table.add_column(name)
-        table.add_row(*("" if value is None else str(value) for value in row.values()))
-    Console().print(table if table.columns else f"{title}: none")
 
 
 @app.command()

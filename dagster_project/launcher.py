@@ -19,6 +19,8 @@ from typing import NamedTuple
 from urllib.error import URLError
 from urllib.request import urlopen
 
+import psutil
+
 from dagster_project.home import open_home
 from keeptake.errors import BusyError, UnavailableError
 from keeptake.settings import settings
@@ -179,16 +181,21 @@ def _watch(running: dict[str, "subprocess.Popen[bytes]"], is_asked: list[int], l
 
 
 def _end(processes: list["subprocess.Popen[bytes]"]) -> None:
+    # Dagster starts its code servers in sessions of their own: they are found by descent, while their parents live.
+    everyone = [child for process in processes for child in _descendants(process.pid)]
     for process in processes:
-        _signal_session(process, signal.SIGTERM)
-    end = time.monotonic() + END_TIMEOUT_S
+        process.terminate()
+    psutil.wait_procs(everyone, timeout=END_TIMEOUT_S)
+    for child in everyone:
+        with suppress(psutil.NoSuchProcess):
+            child.kill()
     for process in processes:
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(max(0.1, end - time.monotonic()))
-        _signal_session(process, signal.SIGKILL)  # what a program left behind in its session, too
         process.wait()
 
 
-def _signal_session(process: "subprocess.Popen[bytes]", number: int) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, number)
+def _descendants(pid: int) -> list[psutil.Process]:
+    try:
+        process = psutil.Process(pid)
+        return [process, *process.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []

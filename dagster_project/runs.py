@@ -51,7 +51,8 @@ def _first_error(result: dg.ExecuteInProcessResult) -> str:
 
 def _count(result: dg.ExecuteInProcessResult, asset: str, name: str) -> int:
     events = result.asset_materializations_for_node(asset)
-    return sum(int(event.metadata[name].value) for event in events if name in event.metadata)  # type: ignore[arg-type]  # our own ints
+    values = [event.metadata[name].value for event in events if name in event.metadata]
+    return sum(value for value in values if isinstance(value, int))
 
 
 def run_pending(ledger: Ledger) -> dict[str, Any]:
@@ -101,6 +102,6 @@ def publish_policy(policy: str) -> dict[str, Any]:
         result = execute(publish_dataset.name, partition_key=policy)
     except KeeptakeError as failure:
         raise PublicationError(str(failure)) from failure
-    is_new = any(event.metadata["is_new"].value for event in result.asset_materializations_for_node("dataset_manifest"))
+    is_new = any(bool(event.metadata["is_new"].value) for event in result.asset_materializations_for_node("dataset_manifest"))
     shown = show_version(policy, datasets_dir=chosen.datasets_location)
     return {**{name: shown[name] for name in ("name", "version", "path", "rows")}, "is_new": is_new}

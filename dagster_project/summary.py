@@ -87,3 +87,26 @@ def print_demo(
 
 def _line(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {rows}" for name, rows in counts.items())
+
+
+def print_story(story: Mapping[str, Any]) -> None:
+    """Print what `keeptake explain` tells of a take, a chapter a table row."""
+    table = Table(title=f"The story of {story['generation_id']}", show_header=False, show_lines=True)
+    for chapter, told in story.items():
+        if chapter != "generation_id":
+            table.add_row(chapter.replace("_", " "), _told(told))
+    Console().print(table)
+
+
+def _told(value: Any, indent: str = "") -> str:  # noqa: ANN401 -- any JSON value
+    if isinstance(value, Mapping):
+        return "\n".join(_line_of(name, item, indent) for name, item in value.items() if item not in (None, [], {}, ""))
+    if isinstance(value, list):
+        return "\n".join(_told(item, indent) for item in value) or "none"
+    return f"{indent}{value:g}" if isinstance(value, float) else f"{indent}{value}"
+
+
+def _line_of(name: str, item: Any, indent: str) -> str:  # noqa: ANN401 -- any JSON value
+    if isinstance(item, Mapping | list):
+        return f"{indent}{name}:\n{_told(item, indent + '  ')}"
+    return f"{indent}{name}: {_told(item)}"

@@ -1,6 +1,6 @@
 """The ledger as Parquet, and Parquet as tables: for whoever analyses with DuckDB or Polars without touching Postgres.
 
-Belongs here: snapshots of capture days and reading published Parquet. Does not: training datasets (`curation/`, `formats/`).
+Belongs here: snapshots of capture days, reports. Does not: training datasets (`curation/`, `formats/`).
 """
 
 from datetime import UTC, datetime
@@ -28,15 +28,6 @@ def write_snapshot(ledger: Ledger, day: str, folder: Path) -> tuple[Path, pl.Dat
     frame.write_parquet(aside)
     aside.replace(path)
     return path, frame
-
-
-def read_snapshots(folder: Path) -> pl.DataFrame:
-    """All snapshots of a folder through DuckDB, the capture day a column."""
-    import duckdb
-
-    pattern = str(folder / "captured_on=*" / "takes.parquet")
-    query = "SELECT * FROM read_parquet(?, hive_partitioning = true) ORDER BY captured_on, generation_id"
-    return duckdb.sql(query, params=[pattern]).pl()
 
 
 def write_score_report(ledger: Ledger, folder: Path) -> tuple[Path, pl.DataFrame]:

@@ -1,8 +1,5 @@
 """The ledger as Dagster sees it: an address; what it hands out is a plain `keeptake.ledger.connection.Ledger`."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import dagster as dg
 from pydantic import PrivateAttr
 
@@ -17,14 +14,10 @@ class LedgerResource(dg.ConfigurableResource[Ledger]):
     url: str = ""
     _ledger: Ledger | None = PrivateAttr(default=None)
 
-    @contextmanager
-    def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator["LedgerResource"]:
+    def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
         """Close the connections when the run is over."""
-        try:
-            yield self
-        finally:
-            if self._ledger is not None:
-                self._ledger.dispose()
+        if self._ledger is not None:
+            self._ledger.dispose()
 
     def get(self) -> Ledger:
         """The ledger, opened at the first call.

@@ -1,0 +1,49 @@
+"""`keeptake quarantine …`: audio that failed, and another try for it."""
+
+from datetime import timedelta
+from typing import Annotated
+
+import typer
+
+from dagster_project.cli_output import Json, print_json, print_rows
+from keeptake.errors import AudioReason
+
+app = typer.Typer(no_args_is_help=True, help="Audio that is not in the store, with its reasons.")
+
+Reasons = Annotated[list[AudioReason] | None, typer.Option("--reason", help="Only rows that failed for this; repeatable.")]
+
+
+@app.command("list")
+def list_(
+    reason: Reasons = None,
+    day: Annotated[str | None, typer.Option(help="Capture day, YYYY-MM-DD.")] = None,
+    most: int = 50,
+    as_json: Json = False,
+) -> None:
+    """The newest failures."""
+    from dagster_project.home import open_home
+    from keeptake.ledger.audio import list_quarantined
+
+    with open_home() as ledger:
+        found = list_quarantined(ledger, reasons=reason or (), day=day, most=most)
+    print_rows([row._asdict() for row in found], as_json, "Quarantined audio")
+
+
+@app.command()
+def retry(
+    generation_id: Annotated[list[str] | None, typer.Argument()] = None,
+    reason: Reasons = None,
+    older_than_h: Annotated[float | None, typer.Option(help="Hours since the last attempt.")] = None,
+    dry_run: Annotated[bool, typer.Option(help="Say what would be tried, change nothing.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Let chosen rows be tried again by the next run of their day."""
+    from dagster_project.home import open_home
+    from keeptake.ledger.audio import retry as again
+
+    age = None if older_than_h is None else timedelta(hours=older_than_h)
+    with open_home() as ledger:
+        chosen = again(ledger, reasons=reason or (), older_than=age, generation_ids=generation_id or (), dry_run=dry_run)
+    print_json(chosen) if as_json else print_rows(
+        [chosen] if chosen else [], False, "Tried again" if not dry_run else "Would be tried"
+    )
