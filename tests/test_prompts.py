@@ -1,7 +1,7 @@
 """What prompts ask for, in the words that people use."""
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from keeptake.audio.tonal import PITCH_CLASSES
@@ -170,6 +170,7 @@ def test_key_parameter(text, key):
 WORDS = st.sampled_from(["dark", "trap", "warm pads", "loopable", "for studying", "808s", "at night"])
 
 
+@settings(deadline=None)  # the clock of a busy machine proves nothing
 @given(
     WORDS,
     WORDS,
@@ -184,6 +185,7 @@ def test_what_is_put_into_a_prompt_comes_out(before, after, bpm, form, tonic, mo
     assert parse_prompt(text) == Wish((bpm, bpm), f"{tonic} {mode}", voice[1], ())
 
 
+@settings(deadline=None)  # the clock of a busy machine proves nothing
 @given(st.text(max_size=300))
 @example("in " * 100)
 @example("no " + "drums and " * 500)
@@ -194,6 +196,7 @@ def test_any_text_is_read_without_failing(text):
     assert wish.tempo_bpm is None or 30 <= wish.tempo_bpm[0] <= wish.tempo_bpm[1] <= 300
 
 
+@settings(deadline=None)  # the clock of a busy machine proves nothing
 @given(st.text(max_size=40))
 def test_any_key_parameter_is_read_without_failing(text):
     key = parse_key(text)

@@ -42,6 +42,10 @@ CONTRADICTIONS = ("wrong", "missing", "unwanted")
 
 TEMPO_TOLERANCE = 0.04
 LEAST_TEMPO_CONFIDENCE = 0.5  # below, another tempo than the asked one may well be the true one
+# Where trackers err, they take three beats for two or four; "wrong" at such a ratio needs a surer ear than elsewhere.
+METRICAL_RATIOS = (1 / 3, 2 / 3, 3 / 4, 4 / 3, 3 / 2, 3.0)
+METRICAL_TOLERANCE = 0.02
+METRICAL_CONFIDENCE = 0.9
 LEAST_KEY_CONFIDENCE = 0.05
 VOCALS_DOUBT = (0.4, 0.6)  # between them a voice is neither heard nor not heard
 DURATION_TOLERANCE = 0.1
@@ -127,7 +131,7 @@ def judge(table: pl.DataFrame) -> pl.DataFrame:
     judged = _with_styles(table.with_columns(*missing)).with_columns(**{f"{term}_reason": _reason(term) for term in WEIGHTS})
     may = {term: pl.col(f"{term}_reason").is_null() for term in WEIGHTS}
     judged = judged.with_columns(**{f"{term}_verdict": pl.when(may[term]).then(verdict()) for term, verdict in _VERDICTS.items()})
-    unsure = pl.col("tempo_verdict").eq("wrong") & pl.col("tempo_confidence").fill_null(0).lt(LEAST_TEMPO_CONFIDENCE)
+    unsure = pl.col("tempo_verdict").eq("wrong") & pl.col("tempo_confidence").fill_null(0).lt(_needed_tempo_confidence())
     judged = judged.with_columns(
         tempo_reason=pl.when(unsure).then(pl.lit("unsure")).otherwise("tempo_reason"),
         tempo_verdict=pl.when(~unsure.fill_null(False)).then("tempo_verdict"),
@@ -262,6 +266,13 @@ def _tempo_verdict() -> pl.Expr:
         .then(pl.lit("double"))
         .otherwise(pl.lit("wrong"))
     )
+
+
+def _needed_tempo_confidence() -> pl.Expr:
+    """How sure the ear must be to call a tempo wrong."""
+    ratio = pl.col("tempo_bpm") / ((pl.col("asked_tempo_low_bpm") + pl.col("asked_tempo_high_bpm")) / 2)
+    metrical = pl.any_horizontal((ratio / known - 1).abs() <= METRICAL_TOLERANCE for known in METRICAL_RATIOS)
+    return pl.when(metrical).then(METRICAL_CONFIDENCE).otherwise(LEAST_TEMPO_CONFIDENCE)
 
 
 def _vocals_verdict() -> pl.Expr:
