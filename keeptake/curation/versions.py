@@ -179,7 +179,7 @@ def _of_take(take: Mapping[str, Any], policy: Policy, key: str, scrubbed: Counte
         "prompt": enhanced or user_prompt,
         "user_prompt": user_prompt,
         "ai_enhanced_prompt": enhanced,
-        "generation_params": json.dumps(params, ensure_ascii=False, sort_keys=True, separators=(",", ":")),
+        "generation_params": json.dumps(params, ensure_ascii=False),
         "genre": scrub(take["genre"], scrubbed) if take["genre"] else None,
         "model_used": scrub(take["model_used"], scrubbed) if take["model_used"] else None,
         "licence": policy.licences.by_provider.get(take["provider"]),
