@@ -6,7 +6,7 @@ BIN := .venv/bin
 # Byte-compiling thousands of files that are never imported takes longer than fetching them.
 PIP := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check
 
-.PHONY: setup demo up test check fmt docs bench clean
+.PHONY: setup demo up test check docs soak clean
 
 setup: .venv/installed
 
@@ -38,6 +38,12 @@ check: .venv/installed-tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: setup
+	$(BIN)/python -m keeptake.ledger.dictionary > docs/data-dictionary.md
+
+soak: .venv/installed-tests
+	$(BIN)/python -m pytest -m soak
 
 clean:
 	rm -rf .venv .keeptake
