@@ -66,6 +66,9 @@ class Settings(BaseSettings):
     api_port: int = Field(8002, ge=0, le=65_535, description="Port of the API.")
     api_workers: int = Field(1, ge=1, le=64, description="Worker processes of the API.")
     api_body_timeout_s: float = Field(10.0, gt=0, description="Seconds that the body of one API call may take to arrive.")
+    api_deadline_s: float = Field(
+        1.8, gt=0, description="Seconds that the ledger may take to answer an API call, before it is a 503."
+    )
     cors_origins: str = Field("", description="Origins (comma-separated) of web pages that may send feedback.")
     rate_limit_write: str = Field("600/minute", description="Writing calls allowed to one key.")
     rate_limit_read: str = Field("1200/minute", description="Reading calls allowed to one key.")

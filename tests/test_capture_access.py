@@ -18,7 +18,7 @@ from keeptake.ledger.keys import SCOPES, create_key, list_keys, revoke_key, spli
 # Each operation with a call that succeeds under its scope alone. A new operation without a row fails the first test.
 CALLS = {
     ("post", PREFIX): ("metadata:write", {"json": "a take"}, 200),
-    ("post", PREFIX + "/batch"): ("metadata:write", {"content": "", "headers": {"Content-Type": "application/x-ndjson"}}, 200),
+    ("post", PREFIX + "/batch"): ("metadata:write", {"content": "{}", "headers": {"Content-Type": "application/x-ndjson"}}, 200),
     ("post", PREFIX + "/expected"): ("metadata:write", {"json": {"provider": "suno", "generationIds": []}}, 200),
     ("put", PREFIX + "/{generation_id}/feedback"): ("feedback:write", {"json": {"liked": True}}, 200),
     ("patch", PREFIX + "/{generation_id}/feedback"): ("feedback:write", {"json": {"liked": True}}, 200),

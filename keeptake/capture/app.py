@@ -15,6 +15,7 @@ from pathlib import Path
 
 from alembic.script import ScriptDirectory
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
 from starlette.middleware.cors import CORSMiddleware
 
 from keeptake.audio_store import AudioStore
@@ -76,7 +77,7 @@ def create_app(chosen: Settings | None = None, *, database_url: str | None = Non
     app.state.audio_store = AudioStore(chosen.audio_location)
     for prefix, router in ROUTERS:
         app.include_router(router, prefix=prefix)
-    problems.install(app)
+    problems.install(app, _methods_of)
     documentation.install(app, ROUTERS)
     if origins := listed(chosen.cors_origins):
         app.add_middleware(
@@ -91,10 +92,16 @@ def create_app(chosen: Settings | None = None, *, database_url: str | None = Non
     return app
 
 
+def _methods_of(path: str) -> list[str]:
+    routes = [(prefix, route) for prefix, router in ROUTERS for route in router.routes if isinstance(route, APIRoute)]
+    inside = [route for prefix, route in routes if path.startswith(prefix) and route.path_regex.match(path.removeprefix(prefix))]
+    return sorted({method for route in inside for method in route.methods or ()})
+
+
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     state, chosen = app.state, app.state.settings
-    state.pool = ServingPool(state.database_url)
+    state.pool = ServingPool(state.database_url, deadline_s=chosen.api_deadline_s)
     state.keys = Keys(state.pool, is_open=chosen.auth == "none")
     state.limits = CallLimits(Path(chosen.home) / "run" / "api-calls", limits_of(chosen))
     state.scorer = Scorer()

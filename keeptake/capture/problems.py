@@ -8,6 +8,7 @@ not: deciding that something is wrong.
 import json
 import logging
 import traceback
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
@@ -104,8 +105,14 @@ def answer(request: Request, problem: Problem) -> Response:
     return Response(body, problem.status, media_type=MEDIA_TYPE, headers=problem.headers)
 
 
-def install(app: FastAPI) -> None:
-    """Answer what routes raise on purpose with a problem document; the rest is the envelope's."""
+def install(app: FastAPI, methods_of: Callable[[str], list[str]]) -> None:
+    """Answer what routes raise on purpose with a problem document; the rest is the envelope's.
+
+    Parameters
+    ----------
+    methods_of : callable
+        Methods that a path has.
+    """
 
     @app.exception_handler(Problem)
     async def _on_problem(request: Request, problem: Problem) -> Response:
@@ -114,7 +121,10 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def _on_http(request: Request, error: HTTPException) -> Response:
         code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "-")
-        return answer(request, Problem(error.status_code, code, str(error.detail), headers=dict(error.headers or {})))
+        headers = dict(error.headers or {})
+        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            headers["Allow"] = ", ".join(methods_of(request.url.path))  # Starlette names those of the first route that matched
+        return answer(request, Problem(error.status_code, code, str(error.detail), headers=headers))
 
     @app.exception_handler(RequestValidationError)
     async def _on_invalid(request: Request, error: RequestValidationError) -> Response:

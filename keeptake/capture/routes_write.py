@@ -70,6 +70,8 @@ async def save_batch(request: Request, principal: Writer) -> Response:
     """Save up to 1,000 generations, a line each, in one transaction; a refused line refuses no other."""
     lines = (await read_body(request, NDJSON_TYPES, most=MAX_BATCH_BYTES)).split(b"\n")
     read = [(number, read_record(line)) for number, line in enumerate(lines, 1) if line.strip()]
+    if not read:
+        raise Problem(400, "empty-batch", "a batch has a record a line, and this one has none")
     if len(read) > MAX_LINES:
         raise Problem(413, "too-many-lines", f"a batch has at most {MAX_LINES} lines, found {len(read)}")
     records = [record for _, record in read if isinstance(record, Accepted)]

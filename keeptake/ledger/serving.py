@@ -49,15 +49,18 @@ class ServingPool:
         `postgresql://…`.
     most : int
         Connections of this process.
+    deadline_s : float
+        Seconds that a question may take unless its caller grants more.
     """
 
-    def __init__(self, url: str, *, most: int = 12) -> None:
+    def __init__(self, url: str, *, most: int = 12, deadline_s: float = DEADLINE_S) -> None:
+        self._deadline_s = deadline_s
         self.arguments = connect_arguments(url)
         self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
             kwargs={**self.arguments, "autocommit": True},
             min_size=1,
             max_size=most,
-            timeout=DEADLINE_S,
+            timeout=deadline_s,
             reconnect_timeout=RECONNECT_S,
             open=False,
         )
@@ -72,7 +75,7 @@ class ServingPool:
         """Give the connections back."""
         await self._pool.close()
 
-    async def rows(self, query: str, given: Sequence[Any] = (), *, deadline_s: float = DEADLINE_S) -> list[tuple[Any, ...]]:
+    async def rows(self, query: str, given: Sequence[Any] = (), *, deadline_s: float | None = None) -> list[tuple[Any, ...]]:
         """Run one statement as one transaction.
 
         Raises
@@ -82,14 +85,14 @@ class ServingPool:
         """
         return await self._run(query, given, deadline_s, tuple_row)
 
-    async def mappings(self, query: str, given: Sequence[Any] = (), *, deadline_s: float = DEADLINE_S) -> list[dict[str, Any]]:
+    async def mappings(self, query: str, given: Sequence[Any] = (), *, deadline_s: float | None = None) -> list[dict[str, Any]]:
         """Run one statement as one transaction; rows by column name."""
         return await self._run(query, given, deadline_s, dict_row)
 
-    async def _run(self, query: str, given: Sequence[Any], deadline_s: float, shape: RowFactory[Any]) -> list[Any]:
+    async def _run(self, query: str, given: Sequence[Any], deadline_s: float | None, shape: RowFactory[Any]) -> list[Any]:
         loop = asyncio.get_running_loop()
         connection = await self._connection()
-        watchdog = loop.call_later(deadline_s, break_off, connection)
+        watchdog = loop.call_later(self._deadline_s if deadline_s is None else deadline_s, break_off, connection)
         try:
             cursor = await connection.cursor(row_factory=shape).execute(query, given)
             rows = await cursor.fetchall()
@@ -109,10 +112,10 @@ class ServingPool:
         while True:
             moved_s = max(self._answered_s, started_s)
             try:
-                return await self._pool.getconn(timeout=moved_s + DEADLINE_S - loop.time())
+                return await self._pool.getconn(timeout=moved_s + self._deadline_s - loop.time())
             except (PoolTimeout, PoolClosed) as outage:
                 now_s = loop.time()
-                is_moving = self._answered_s > moved_s and now_s - self._answered_s < DEADLINE_S
+                is_moving = self._answered_s > moved_s and now_s - self._answered_s < self._deadline_s
                 if not is_moving or now_s - started_s > LONGEST_QUEUE_S:
                     raise LedgerUnavailableError("no connection to the ledger in time") from outage
 
