@@ -1,8 +1,8 @@
 """What does it sound like? Timbre: centroid, rolloff, bandwidth, flatness, MFCC, zero crossings, and where the top was cut.
 
 Conventions: means over frames of the short transform, every `FRAME_STRIDE`th of them (a hop of 512 samples, as librosa's), by
-librosa's definitions, so that `librosa.feature.*` on the same framing is the oracle of the tests. Frames quieter than `QUIET_DB`
-below the loudest do not count: the centroid of a pause is that of its noise.
+librosa's definitions, so that `librosa.feature.*` on the same framing is the oracle of the tests. Frames further than
+`FLOOR_DB` below the loudest do not count: the centroid of a pause is that of a codec's rounding.
 
 Belongs here: the long-term spectrum in numbers. Does not: pitch (`tonal.py`).
 """
@@ -16,8 +16,7 @@ from keeptake.audio.frontend import SAMPLE_RATE_HZ, SHORT_FFT, Frontend
 FRAME_STRIDE = 2
 MFCC_COEFFICIENTS = 20
 ROLLOFF_SHARE = 0.85
-QUIET_DB = -60.0
-FLOOR_DB = 80.0  # librosa's `top_db`
+FLOOR_DB = 80.0  # below the loudest nothing is heard: librosa's `top_db`
 
 LIMIT_FFT = 2048
 LIMIT_STRIDE = 2  # every other frame is enough of a long-term mean
@@ -140,7 +139,7 @@ def zero_crossing_rate(mono: np.ndarray) -> float:
 
 def _loud_frames(mel: np.ndarray) -> np.ndarray:
     power = mel.sum(axis=1)
-    is_loud: np.ndarray = power > power.max() * 10 ** (QUIET_DB / 10)
+    is_loud: np.ndarray = power > power.max() * 10 ** (-FLOOR_DB / 10)
     return is_loud
 
 
