@@ -15,7 +15,7 @@ import numpy as np
 
 from keeptake.custody.decode import MAX_DURATION_S, MIN_DURATION_S, open_audio
 from keeptake.custody.lengths import check_length
-from keeptake.custody.probe import HEAD_BYTES, container_of, media_type_of
+from keeptake.custody.probe import container_of
 from keeptake.errors import AudioReason, AudioRefusedError
 
 SILENT_PEAK = 1e-4  # −80 dBFS: below half a step of 12 bits nothing is meant to be heard
@@ -98,12 +98,6 @@ def prepare_worker() -> None:
     silence = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silence, 2)
     os.close(silence)
-
-
-def first_bytes_type(path: Path) -> str:
-    """Media type of a file by its first bytes, for the evidence of a refusal."""
-    with path.open("rb") as file:
-        return media_type_of(file.read(HEAD_BYTES))
 
 
 def differs(measured_s: float, claimed_s: float) -> bool:
