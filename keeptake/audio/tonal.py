@@ -194,7 +194,7 @@ def tonality(magnitude: np.ndarray) -> tuple[dict[str, object] | None, str | Non
     """Tuning, chroma and key of a clip.
 
     The chroma of the frames is compressed before it is summed, so that a piece's quiet harmony counts beside its loudest hit
-    [2]_. With the plain sum the same profiles scored 0.05 less on the labelled set (`benchmarks/compare_keys.py`).
+    [2]_. With the plain sum the same profiles scored 0.04 less on the labelled set (`benchmarks/compare_keys.py`).
 
     Parameters
     ----------
