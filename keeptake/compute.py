@@ -156,6 +156,11 @@ class Pool:
         self._workers: list[_Worker] = []
         self._is_mapping = False
 
+    def at_most(self, items: int) -> "Pool":
+        """Start no more workers than there are items: each loads models for seconds. Before entering."""
+        self._wanted = max(1, min(self._wanted, items))
+        return self
+
     def __enter__(self) -> "Pool":
         self._workers = [_Worker(self._initializer) for _ in range(self._wanted)]
         try:

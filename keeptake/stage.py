@@ -71,7 +71,7 @@ def work_through(
     """
     if not items:
         return StageReport()  # without starting any process
-    with pool:
+    with pool.at_most(len(items)):
         return _work(name, pool, function, items, save, fail, limits, progress)
 
 

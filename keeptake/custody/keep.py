@@ -145,7 +145,7 @@ def keep_pending(
     requests = [Request(row.id, row.audio_url, row.provider, row.root) for row in pending]
     end_s = time.monotonic() + budget_s
     with ExitStack() as stack:
-        stack.enter_context(pool)
+        stack.enter_context(pool.at_most(len(pending)))
         puts = stack.enter_context(ThreadPoolExecutor(STORE_THREADS, thread_name_prefix="keeptake-put"))
         batches = fetch_all(requests, policy, most=chunk_rows)
         stack.callback(batches.close)
