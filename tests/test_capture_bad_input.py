@@ -239,5 +239,5 @@ def test_control_the_fuzzer_finds_an_undocumented_answer(service, tmp_path):
         "show_generation_api_training_metadata__generation_id__get",
     ]
     ended = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=120)
-    assert ended.returncode != 0
-    assert "Undocumented HTTP status code" in ended.stdout
+    assert ended.returncode == 1
+    assert "Undocumented" in ended.stdout, ended.stdout[-3000:]

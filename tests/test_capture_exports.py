@@ -119,7 +119,7 @@ def test_csv_is_read_back_equal_by_what_people_read_it_with(golden, tmp_path):
     wanted = [["" if cell is None else "true" if cell is True else str(cell) for cell in row] for row in wanted]
     assert list(csv.reader(io.StringIO(text, newline="")))[1:] == wanted
     assert pandas.read_csv(path, dtype=str, keep_default_na=False).values.tolist() == wanted
-    assert [list(row) for row in polars.read_csv(path, infer_schema=False, missing_utf8_is_empty_string=True).rows()] == wanted
+    assert [list(row) for row in polars.read_csv(path, infer_schema=False).fill_null("").rows()] == wanted
     rows = duckdb.sql(
         f"SELECT * FROM read_csv('{path}', all_varchar = true, header = true, delim = ',', quote = '\"')"
     ).fetchall()

@@ -94,7 +94,10 @@ def create_app(chosen: Settings | None = None, *, database_url: str | None = Non
 
 def _methods_of(path: str) -> list[str]:
     routes = [(prefix, route) for prefix, router in ROUTERS for route in router.routes if isinstance(route, APIRoute)]
-    inside = [route for prefix, route in routes if path.startswith(prefix) and route.path_regex.match(path.removeprefix(prefix))]
+    literal = [route for prefix, route in routes if path == prefix + route.path_format]
+    inside = literal or [
+        route for prefix, route in routes if path.startswith(prefix) and route.path_regex.match(path.removeprefix(prefix))
+    ]
     return sorted({method for route in inside for method in route.methods or ()})
 
 

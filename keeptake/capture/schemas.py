@@ -137,7 +137,6 @@ EXPECTED_BODY: dict[str, Any] = {
     "example": {"provider": "suno", "generationIds": ["gen_xyz", "gen_abc"]},
 }
 BATCH_BODY: dict[str, Any] = {
-    "type": "string",
     "description": "A record a line, at most 1,000 lines and 32 MiB.",
     "example": '{"userId":"u","generationId":"g1","userPrompt":"p","audioUrl":"https://…","provider":"suno"}\n',
 }
