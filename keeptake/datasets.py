@@ -164,11 +164,15 @@ def diff(name: str, old: str, new: str | None = None, *, datasets_dir: Path | No
     Returns
     -------
     pl.DataFrame
-        `id`, `generation_id`, `change` (added, removed, changed), `columns` (those that changed). Why a take left stands in the
-        ledger: `keeptake explain ID`.
+        `id`, `generation_id`, `change` (added, removed, changed), `columns` (those that changed), `reason`: the rule that left a
+        removed take out, `cut-anew` where the take is still in with other clips, `passes` for an added one.
     """
     before, after = (find(name, version, datasets_dir=datasets_dir) for version in (old, new))
-    return versions.diff(read_rows(before), read_rows(after))
+    gone, newer = versions.read_lineage(after).get("gone", {}), read_rows(after)
+    left = pl.col("generation_id").replace_strict(gone, default="cut-anew", return_dtype=pl.String)
+    changed = pl.lit("changed: ") + pl.col("columns").list.join(", ")
+    reason = pl.when(pl.col("change") == "removed").then(left).when(pl.col("change") == "added").then(pl.lit("passes"))
+    return versions.diff(read_rows(before), newer).with_columns(reason=reason.otherwise(changed))
 
 
 def _torch_dataset(rows: pl.DataFrame) -> "Dataset[tuple[torch.Tensor, str]]":

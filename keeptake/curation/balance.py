@@ -43,7 +43,7 @@ def cut(takes: pl.DataFrame, balance: Balance) -> pl.DataFrame:
     Returns
     -------
     pl.DataFrame
-        `takes` with `reason` and `detail`: null, or `genre-cap` or `size`.
+        `takes` with `reason` and `detail`: null for those that fit, which come first, or `genre-cap` or `size`.
     """
     if takes.is_empty():
         return takes.with_columns(reason=pl.lit(None, pl.String), detail=pl.lit(None, pl.String))
@@ -59,9 +59,13 @@ def cut(takes: pl.DataFrame, balance: Balance) -> pl.DataFrame:
     )
     fits = pl.col("in_genre") <= pl.col("quota")
     turn = pl.when(pl.col("is_kept_first")).then(0).when(pl.col("in_genre") <= promised).then(1).otherwise(2)
-    place = pl.when(fits).then(turn).otherwise(3).rank("ordinal")
-    over_cap = pl.format("its genre {} has room for {} of {} takes", "genre", "quota", pl.len().over("genre"))
-    return ranked.with_columns(
-        reason=pl.when(~fits).then(pl.lit("genre-cap")).when(place > most).then(pl.lit("size")),
-        detail=pl.when(~fits).then(over_cap).when(place > most).then(pl.lit(f"{most} better ones fill the dataset")),
-    ).drop("in_genre", "quota")
+    placed = ranked.with_columns(fits=fits, place=pl.when(fits).then(turn).otherwise(3).rank("ordinal"))
+    reason = pl.when(~pl.col("fits")).then(pl.lit("genre-cap")).when(pl.col("place") > most).then(pl.lit("size"))
+    sizes = pl.col("genre").replace_strict(counts, return_dtype=pl.Int64)
+    over_cap = pl.format("its genre {} has room for {} of {} takes", "genre", "quota", sizes)
+    full = pl.lit(f"{most} better ones fill the dataset")
+    told = placed.with_columns(reason=reason)
+    kept = told.filter(pl.col("reason").is_null()).with_columns(detail=pl.lit(None, pl.String))
+    left = told.filter(pl.col("reason").is_not_null())  # sentences are made for these alone: they cost more than the rest
+    left = left.with_columns(detail=pl.when(~pl.col("fits")).then(over_cap).otherwise(full))
+    return pl.concat([kept, left]).drop("in_genre", "quota", "fits", "place")

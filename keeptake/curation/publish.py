@@ -214,6 +214,7 @@ def stage_version(
             "scaler": datasets.current_scaler(ledger),
             "counts": {"candidates": selection.kept.height + selection.left_out.height, "kept": selection.kept.height},
             "left_out": selection.reasons(),
+            "gone": _gone(ledger, policy.name, selection),
             "scrubbed": dict(sorted(scrubbed.items())),
             "score_histogram": figures.binned(datasets.scores(ledger, policy.select.formula).to_list()),
             "made_with": {name: importlib.metadata.version(name) for name in _MADE_WITH},
@@ -224,6 +225,13 @@ def stage_version(
         silent_takes = sorted(set(rows["generation_id"]) - set(stage.rows["generation_id"]))
         datasets.leave_out(ledger, policy.name, silent_takes, TOO_QUIET, "every clip of it is quieter than -60 dB")
         return stage
+
+
+def _gone(ledger: Ledger, name: str, selection: Selection) -> dict[str, str]:
+    """Takes that stood in an earlier version and are left out of this one, with the reason: what a diff tells of them."""
+    published = datasets.published_rows(ledger, name).select("generation")
+    told = selection.left_out.join(published.unique(), on="generation", how="semi").sort("generation_id")
+    return dict(told.select("generation_id", "reason").iter_rows())
 
 
 def _present(ledger: Ledger, name: str, home: Path, digest: str) -> Stage | None:

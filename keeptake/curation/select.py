@@ -163,7 +163,7 @@ def choose(
     takes = takes.with_columns(genre=pl.col("genre").fill_null(UNKNOWN_GENRE))
     asked = rules(policy)
     failing = takes.select(pl.coalesce([pl.when(rule.fails).then(at) for at, rule in enumerate(asked)])).to_series()
-    passing = _passing(takes.filter(failing.is_null()), previous, policy)
+    passing = _passing(takes, failing.is_null(), previous, policy)
     assigned = assign(passing, pairs, previous, policy.splits).drop("generation")
     judged = _without_duplicates(pl.concat([passing, assigned], how="horizontal"), pairs)
     admitted = judged.filter(pl.col("reason").is_null())
@@ -188,13 +188,13 @@ def _told(takes: pl.DataFrame, failing: pl.Series, asked: list[Rule]) -> pl.Data
     return pl.concat(parts).collect()
 
 
-def _passing(takes: pl.DataFrame, previous: pl.DataFrame, policy: Policy) -> pl.DataFrame:
+def _passing(takes: pl.DataFrame, passes: pl.Series, previous: pl.DataFrame, policy: Policy) -> pl.DataFrame:
     """Takes that pass every rule, with the few columns that groups and quotas need, and their rank: the least comes first."""
     tested = previous.filter(pl.col("split") == "test").select("generation", is_kept_first=pl.lit(True)).unique("generation")
     columns = [name for name in PREVIOUS if name != "split"]
     praise = [pl.col("liked"), pl.col("used"), pl.col("rating") >= GOOD_RATING]
     is_praised = pl.any_horizontal([said.fill_null(False) for said in praise]) & pl.lit(policy.balance.is_feedback_first)
-    passing = takes.select(*columns, "generation_id", "genre", "score", is_praised=is_praised)
+    passing = takes.lazy().filter(passes).select(*columns, "generation_id", "genre", "score", is_praised=is_praised).collect()
     passing = passing.join(tested, on="generation", how="left", maintain_order="left")
     passing = passing.with_columns(pl.col("is_kept_first").fill_null(False))
     # One integer to sort by: rows of the test split, then praised ones, then the score to 6 decimals, then a stable hash.

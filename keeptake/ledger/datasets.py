@@ -129,6 +129,17 @@ def kept_takes(ledger: Ledger, policy: str, formula: str) -> pl.DataFrame:
     return ledger.arrow(_KEPT.format(policy=_plain(policy), formula=formula))
 
 
+def kept_by_genre(ledger: Ledger, policy: str) -> dict[str, int]:
+    """Takes that a policy keeps, by genre."""
+    genre = "coalesce(lower(coalesce(f.genre, nullif(g.generation_params->>'genre', ''))), 'unknown')"
+    counted = ledger.arrow(
+        f"SELECT {genre} AS genre, count(*) AS takes FROM selections s JOIN generations g ON g.id = s.generation "
+        f"LEFT JOIN features f ON f.audio_sha256 = g.audio_sha256 WHERE s.policy = '{_plain(policy)}' AND s.is_kept "
+        "GROUP BY 1 ORDER BY 2 DESC, 1"
+    )
+    return dict(counted.iter_rows())
+
+
 def heard_over_time(ledger: Ledger, policy: str) -> dict[str, dict[str, dict[str, Any]]]:
     """Beats, sections and tags of the kept takes' audio: hash → part → its values."""
     heard: dict[str, dict[str, dict[str, Any]]] = {}
