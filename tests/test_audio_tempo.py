@@ -70,25 +70,35 @@ def test_wavering_beats_are_less_stable_than_steady_ones():
     assert fit_tempo(steady[:5]) is None
 
 
-def changing(first_bpm: float, last_bpm: float, duration_s: float, *, is_ramp: bool) -> np.ndarray:
+def changing(first_bpm: float, last_bpm: float, duration_s: float, *, change_at: float | None) -> np.ndarray:
+    """Beats that change their tempo at a share of the clip, or all along it where that is None."""
     times, now = [], 0.0
     while now < duration_s:
         times.append(now)
         share = now / duration_s
-        now += 60 / (first_bpm + (last_bpm - first_bpm) * (share if is_ramp else float(share >= 0.5)))
+        now += 60 / (first_bpm + (last_bpm - first_bpm) * (share if change_at is None else float(share >= change_at)))
     return np.array(times)
 
 
 @pytest.mark.parametrize(
-    ("first_bpm", "last_bpm", "is_ramp"),
-    [(100, 127, False), (140, 110, False), (120, 132, False), (100, 127, True), (140, 110, True), (90, 117, True)],
+    ("first_bpm", "last_bpm", "change_at"),
+    [
+        *((100, 127, 0.5), (140, 110, 0.5), (120, 132, 0.5), (100, 127, 0.3), (100, 127, 0.7), (100, 110, 0.7)),
+        *((100, 127, None), (140, 110, None), (90, 117, None)),
+    ],
 )
-def test_change_is_flagged(first_bpm, last_bpm, is_ramp):
-    course = tempo_course(pulses(changing(first_bpm, last_bpm, 30, is_ramp=is_ramp), 30), frame_rate_hz=FRAME_RATE_HZ)
+def test_change_is_flagged(first_bpm, last_bpm, change_at):
+    course = tempo_course(pulses(changing(first_bpm, last_bpm, 30, change_at=change_at), 30), frame_rate_hz=FRAME_RATE_HZ)
     assert course.is_change
     ends = nearest_octave(course.tempi_bpm, (first_bpm + last_bpm) / 2)
     assert ends[0] == pytest.approx(first_bpm, rel=0.05)
     assert ends[-1] == pytest.approx(last_bpm, rel=0.05)
+
+
+def test_tempo_of_a_change_is_the_commonest_not_a_mean():
+    beats_s = np.concatenate([np.arange(24) * 0.6, 14.4 + np.arange(30) * 60 / 127])
+    assert fit_tempo(beats_s, is_steady=False)[0] == pytest.approx(127, rel=1e-3)
+    assert fit_tempo(beats_s[:40], is_steady=False)[0] == pytest.approx(100, rel=1e-3)
 
 
 @pytest.mark.parametrize("tempo_bpm", [60, 85, 110, 140, 174])

@@ -22,7 +22,6 @@ Floats = NDArray[np.floating]
 MIN_DURATION_S = 3.0
 MIN_FLUX = 1.0  # mean of the onset envelope: a held tone stays below 0.3, the quietest music of the dev set at 4
 MIN_CLARITY = 0.1  # noise of 3 s reaches 0.06, speech 0.05; the least of 84 files with a known tempo is 0.19
-MIN_COURSE_CLARITY = 0.3  # where the tempo changes; noise reaches 0.15 in windows
 TIGHTNESSES = (beats.TIGHTNESS, 4 * beats.TIGHTNESS, 16 * beats.TIGHTNESS)
 MAX_DISAGREEMENT = 0.005  # of beats with the envelope's periodicity: the grid's step and a little more
 
@@ -63,7 +62,7 @@ def rhythm(
     belief = tempo.believe_tempo(rhythmic, frame_rate_hz=frame_rate_hz, onset_rate_hz=onset_rate_hz)
     candidates = tempo.tempo_candidates(belief.probability)
     course = tempo.tempo_course(rhythmic, frame_rate_hz=frame_rate_hz)
-    changing = course if course is not None and course.is_change and course.clarity > MIN_COURSE_CLARITY else None
+    changing = course if course is not None and course.is_change else None
     clarity = belief.clarity_at(candidates[0][0]) if changing is None else changing.clarity
     if clarity < MIN_CLARITY:
         return None, "nothing-periodic"

@@ -47,9 +47,11 @@ DENSITY_MEAN, DENSITY_DEVIATION = 1.5, 0.4  # of log onset rate, over the dev se
 
 WINDOW_S, WINDOW_HOP_S = 8.0, 1.0
 COURSE_STEP = 4  # every fourth tempo of the grid
-OCTAVE_PENALTY = 2.0  # of a path's jump by an octave, in units of correlation
-MIN_CHANGE = 0.05  # 5th to 95th percentile of the course
-STEADY_SHARE = 0.75  # a steady tempo that explains less of what the course explains is no steady tempo
+OCTAVE_PENALTY = 1.0  # of a path's jump by an octave, in units of correlation
+MIN_CHANGE = 0.05
+MIN_CORRELATION = 0.3  # of a window that speaks for a change; noise reaches 0.15
+STEADY_SHARE = 0.7  # of the course's correlation: a usual tempo that has less in a window does not explain it
+MIN_CHANGED_WINDOWS = 2  # in a row; of 100 files with one tempo none has any, of 22 synthesised changes 15 have three or more
 MIN_BEATS = 6
 MAX_DEVIATION = 0.1  # of the beat period: near where irregular intervals stop being heard as a pulse [7]
 
@@ -162,8 +164,9 @@ def tempo_candidates(probability: Floats) -> list[tuple[float, float]]:
 def tempo_course(envelope: Floats, *, frame_rate_hz: float) -> TempoCourse | None:
     """Follow the tempo through windows of `WINDOW_S` as the best path over local autocorrelations.
 
-    A change is flagged where no single tempo explains `STEADY_SHARE` of what the path explains: a window that merely prefers
-    another metrical level still supports the steady tempo, a window at another tempo does not.
+    A change is flagged where, for `MIN_CHANGED_WINDOWS` in a row, the course is away from its usual tempo and that does not
+    explain the windows: one that merely prefers another metrical level still supports the usual tempo, one at another tempo does
+    not. Tempi that share a period (3:2, 4:3) can explain each other and are missed.
 
     Returns
     -------
@@ -188,18 +191,26 @@ def tempo_course(envelope: Floats, *, frame_rate_hz: float) -> TempoCourse | Non
     support = np.mean([_at(correlation, lags * beat) for beat in range(1, COMB_BEATS + 1)], axis=0)
     octaves = np.log2(tempi)
     path = _best_path(np.maximum(support, 0), OCTAVE_PENALTY * np.abs(octaves[:, None] - octaves))
-    clarity = float(support[np.arange(len(path)), path].mean())
-    middle = np.median(octaves[path])
-    folded = octaves[path] - np.round(octaves[path] - middle)
-    wide = np.maximum.reduce([support, np.roll(support, 1, axis=1), np.roll(support, -1, axis=1)])
-    steady = float(wide.mean(axis=0).max())
-    spread = float(np.subtract(*np.percentile(folded, [95, 5])))
+    correlation_on_path = support[np.arange(len(path)), path]
+    folded = octaves[path] - np.round(octaves[path] - np.median(octaves[path]))
     return TempoCourse(
         centres_s=(np.arange(len(path)) * hop + width / 2) / frame_rate_hz,
         tempi_bpm=2.0**folded,
-        clarity=clarity,
-        is_change=bool(spread > np.log2(1 + MIN_CHANGE) and steady < STEADY_SHARE * clarity),
+        clarity=float(correlation_on_path.mean()),
+        is_change=_leaves_usual_tempo(support, octaves, folded, correlation_on_path),
     )
+
+
+def _leaves_usual_tempo(support: Floats, octaves: Floats, folded: Floats, correlation_on_path: Floats) -> bool:
+    """Whether enough windows in a row are away from the commonest tempo and unexplained by it at any octave."""
+    near = np.abs(folded[:, None] - folded) < np.log2(1 + MIN_CHANGE / 2)
+    usual = folded[int(near.sum(axis=1).argmax())]
+    off_octave = np.abs(octaves - usual - np.round(octaves - usual))
+    explained = support[:, off_octave < 1.5 * (octaves[1] - octaves[0])].max(axis=1)
+    is_away = np.abs(folded - usual) > np.log2(1 + MIN_CHANGE)
+    is_changed = is_away & (explained < STEADY_SHARE * correlation_on_path) & (correlation_on_path > MIN_CORRELATION)
+    in_a_row = np.convolve(is_changed, np.ones(MIN_CHANGED_WINDOWS), mode="valid")
+    return bool((in_a_row == MIN_CHANGED_WINDOWS).any())
 
 
 def nearest_octave(tempi_bpm: Floats, reference_bpm: float) -> Floats:
@@ -212,7 +223,7 @@ def fit_tempo(beats_s: Floats, *, is_steady: bool = True) -> tuple[float, float]
     """Tempo of a row of beats and its stability.
 
     Slopes between each beat and the one half a row later, then their median [6]_: exact where a lag grid is not, and a slip of
-    the beat tracker moves few of the slopes. Where the tempo changes, the median interval instead: a mean of two tempi is none.
+    the beat tracker moves few of the slopes. Where the tempo changes, the commonest interval: a mean of two tempi is none.
 
     Parameters
     ----------
@@ -231,9 +242,15 @@ def fit_tempo(beats_s: Floats, *, is_steady: bool = True) -> tuple[float, float]
         return None
     intervals = np.diff(beats_s)
     half = beats_s.size // 2
-    period_s = float(np.median((beats_s[half:] - beats_s[:-half]) / half if is_steady else intervals))
+    period_s = float(np.median((beats_s[half:] - beats_s[:-half]) / half)) if is_steady else _commonest(intervals)
     deviation = 1.4826 * float(np.median(np.abs(intervals - np.median(intervals)))) / period_s
     return 60 / period_s, float(np.clip(1 - deviation / MAX_DEVIATION, 0, 1))
+
+
+def _commonest(intervals: Floats) -> float:
+    """Median of the intervals that lie within half of `MIN_CHANGE` of the one that has the most such neighbours."""
+    near = np.abs(intervals[:, None] / intervals - 1) < MIN_CHANGE / 2
+    return float(np.median(intervals[near[near.sum(axis=1).argmax()]]))
 
 
 def _normalised(correlation: Floats) -> Floats:
