@@ -19,7 +19,7 @@ from fastapi.routing import APIRoute
 from starlette.middleware.cors import CORSMiddleware
 
 from keeptake.audio_store import AudioStore
-from keeptake.capture import documentation, problems, routes_audio, routes_read, routes_service, routes_write
+from keeptake.capture import documentation, problems, routes_audio, routes_datasets, routes_read, routes_service, routes_write
 from keeptake.capture.access import NOTE_USE_S, Keys
 from keeptake.capture.envelope import Envelope
 from keeptake.capture.exporting import Exporter
@@ -39,6 +39,7 @@ ROUTERS = (
     (PREFIX, routes_write.router),
     (PREFIX, routes_read.router),
     (PREFIX, routes_audio.router),
+    (routes_datasets.PREFIX, routes_datasets.router),
     ("", routes_service.router),
 )
 _METHODS = ["GET", "POST", "PUT", "PATCH"]

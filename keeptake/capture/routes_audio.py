@@ -4,7 +4,6 @@ Belongs here: headers of ranges and digests. Does not: what audio is kept (`cust
 """
 
 import asyncio
-import re
 from collections.abc import Iterator
 from typing import Annotated
 
@@ -16,6 +15,7 @@ from keeptake.audio_store import AudioStore
 from keeptake.capture.access import Guard, Principal
 from keeptake.capture.answers import json_answer, operation
 from keeptake.capture.problems import Problem
+from keeptake.capture.ranges import byte_range
 from keeptake.capture.routes_read import Reader
 from keeptake.capture.routes_write import GenerationId, Writer
 from keeptake.capture.schemas import SimilarAnswer, StoredAnswer, body, problems
@@ -38,7 +38,6 @@ MEDIA_TYPES = {
     "webm": "audio/webm",
     "aiff": "audio/aiff",
 }
-_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 _AUDIO = {"audio/mpeg": {"schema": {"type": "string", "format": "binary"}}}
 _RAW = body({"type": "string", "format": "binary"}, "application/octet-stream")
 
@@ -77,7 +76,7 @@ async def play_audio(generation_id: GenerationId, request: Request, principal: R
     headers = {"Accept-Ranges": "bytes", "ETag": f'"{sha256}"', "Cache-Control": "private, max-age=3600"}
     if request.headers.get("if-none-match") == headers["ETag"]:
         return Response(status_code=304, headers=headers)
-    first, last, is_part = _range(request.headers.get("range"), size_bytes)
+    first, last, is_part = byte_range(request.headers.get("range"), size_bytes)
     headers["Content-Length"] = str(last - first + 1)
     if is_part:
         headers["Content-Range"] = f"bytes {first}-{last}/{size_bytes}"
@@ -113,20 +112,6 @@ async def similar_takes(
     version = f"{scaler.model}@{scaler.model_version}/{scaler.version}" if scaler else ""
     items = [{"generationId": item.generation_id, "similarity": item.similarity} for item in found]
     return json_answer({"items": items, "modelVersion": version})
-
-
-def _range(header: str | None, size_bytes: int) -> tuple[int, int, bool]:
-    """First and last byte to send, and whether that is a part; more than one range is answered with the whole."""
-    found = _RANGE.fullmatch(header or "")
-    if found is None or not any(found.groups()):
-        return 0, size_bytes - 1, False
-    first, last = found.groups()
-    start = int(first) if first else max(size_bytes - int(last), 0)
-    end = min(int(last), size_bytes - 1) if first and last else size_bytes - 1
-    if start > end or (not first and int(last) == 0):
-        headers = {"Content-Range": f"bytes */{size_bytes}"}
-        raise Problem(416, "range-not-satisfiable", f"the audio has {size_bytes} bytes", headers=headers)
-    return start, end, True
 
 
 def _unknown(generation_id: str) -> Problem:
