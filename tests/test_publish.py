@@ -479,7 +479,7 @@ def test_what_is_not_there_is_named_with_what_is(studio):
         datasets.load("dmo", datasets_dir=studio.folder)
     with pytest.raises(ConfigurationError, match=f"no version v9 of demo: there are {published.version}"):
         datasets.load("demo", version="v9", datasets_dir=studio.folder)
-    with pytest.raises(ConfigurationError, match="no split dev"):
+    with pytest.raises(ConfigurationError, match="no split 'dev': there are train, valid, test"):
         datasets.load("demo", split="dev", datasets_dir=studio.folder)  # type: ignore[call-overload]
 
 

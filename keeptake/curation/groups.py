@@ -14,8 +14,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 NO_SPLIT = 0
 
@@ -43,6 +41,9 @@ def components(takes: pl.DataFrame, pairs: pl.DataFrame, hubs: Sequence[str]) ->
     np.ndarray [shape=(takes.height,), int32, >= 0]
         Component of each take; the numbers carry no meaning.
     """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     count = takes.height
     sources, targets, offset = [], [], count
     for hub in hubs:
