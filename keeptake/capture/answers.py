@@ -10,13 +10,13 @@ from starlette.responses import Response
 
 from keeptake.capture.schemas import problems
 
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
 _EVERYWHERE = (422, 429, 500, 503)
 
 
 def json_answer(content: Any, *, status: int = 200, headers: dict[str, str] | None = None) -> Response:  # noqa: ANN401 -- JSON
     """JSON as UTF-8; numbers print as they were given."""
-    text = json.dumps(content, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    return Response(text, status, media_type="application/json", headers=headers)
+    return Response(_encode(content), status, media_type="application/json", headers=headers)
 
 
 def operation(model: Any, *statuses: int, **more: Any) -> dict[str, Any]:  # noqa: ANN401 -- FastAPI's arguments

@@ -1,4 +1,4 @@
-"""What goes round every request: its id, one log line, its metrics, the headers that every answer carries.
+"""What goes round every request: its id, its metrics, the headers of every answer, a log line where it went wrong or slowly.
 
 A plain ASGI layer: Starlette's `BaseHTTPMiddleware` costs more than a save. Logged are method, route, status, time and id: never
 a query, a body or a key. Belongs here: what holds for all routes alike. Does not: access, which differs by route.
@@ -10,7 +10,6 @@ import secrets
 import time
 from collections.abc import Mapping
 
-from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -18,6 +17,8 @@ from keeptake.capture import metrics
 from keeptake.capture.problems import Problem, answer, log_fault
 from keeptake.errors import KeeptakeError
 
+SLOW_MS = 1000.0
+_NOSNIFF = (b"x-content-type-options", b"nosniff")
 _ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 log = logging.getLogger("keeptake.capture.requests")
@@ -50,11 +51,9 @@ class Envelope:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 has_started = True
-                headers = MutableHeaders(scope=message)
-                headers["X-Request-Id"] = request_id
-                headers["X-Content-Type-Options"] = "nosniff"
                 rate: Mapping[str, str] = state.get("rate_headers") or {}
-                headers.update(rate)
+                more = [(name.lower().encode(), value.encode()) for name, value in rate.items()]
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode()), _NOSNIFF, *more]
             await send(message)
 
         try:
@@ -70,7 +69,8 @@ class Envelope:
             route = getattr(scope.get("endpoint"), "__name__", "unknown")
             metrics.requests.labels(_method(scope["method"]), route, str(status)).inc()
             elapsed_ms = (time.perf_counter() - started_s) * 1000
-            log.info("%s %s %d %.1f ms id=%s", _method(scope["method"]), route, status, elapsed_ms, request_id)
+            level = logging.INFO if status >= 400 or elapsed_ms > SLOW_MS else logging.DEBUG
+            log.log(level, "%s %s %d %.1f ms id=%s", _method(scope["method"]), route, status, elapsed_ms, request_id)
 
 
 def _request_id(scope: Scope) -> str:

@@ -13,6 +13,7 @@ from keeptake.curation.quality import HEARD
 from keeptake.records import FEEDBACK, Accepted, identity
 
 SOURCE = "api"
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
 
 _GIVEN = {
     "generation_id": "text",
@@ -115,4 +116,4 @@ def identified(records: Iterable[Accepted]) -> list[tuple[Accepted, bytes]]:
 
 def json_text(value: object) -> str:
     """JSON as Postgres takes it."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return _encode(value)
