@@ -1,0 +1,130 @@
+"""The command line, on a home of its own: JSON alone on stdout, exit codes that mean something, commands that can be repeated."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import soundfile
+
+pytestmark = pytest.mark.timeout(600)
+
+
+def environment(home: Path) -> dict[str, str]:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("KEEPTAKE_", "DAGSTER_"))}
+    return {**clean, "KEEPTAKE_HOME": str(home), "KEEPTAKE_WORKERS": "2"}
+
+
+def keeptake(home: Path, *arguments: str, **extra: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "dagster_project.cli", *arguments]
+    return subprocess.run(command, env={**environment(home), **extra}, capture_output=True, text=True, timeout=400, check=False)
+
+
+def lines(done: subprocess.CompletedProcess[str]) -> list[dict[str, object]]:
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory, signals) -> Path:
+    """Two takes that can be heard, one file that cannot, one record that is refused."""
+    folder = tmp_path_factory.mktemp("source")
+    records = []
+    for number, tempo_bpm in enumerate((96, 128)):
+        soundfile.write(folder / f"{number}.wav", signals.click_track(tempo_bpm, 8, 22_050), 22_050)
+        records.append({"generationId": f"take-{number}", "audioUrl": f"{number}.wav", "userPrompt": f"clicks {tempo_bpm} bpm"})
+    (folder / "page.mp3").write_text("<html>not here</html>")
+    records.append({"generationId": "a-page", "audioUrl": "page.mp3", "userPrompt": "a page"})
+    records.append({"generationId": "no-audio", "userPrompt": "nothing"})
+    text = "".join(json.dumps({**record, "userId": "u", "provider": "suno"}) + "\n" for record in records)
+    (folder / "generations.jsonl").write_text(text)
+    return folder
+
+
+def test_from_import_to_scores_and_again(home, source):
+    [imported] = lines(keeptake(home, "import", str(source), "--json"))
+    assert (imported["new"], imported["refused"]) == (3, {"missing-audioUrl": 1})
+    [again] = lines(keeptake(home, "import", str(source), "--json"))
+    assert (again["new"], again["replayed"]) == (0, 3)
+
+    [done] = lines(keeptake(home, "run", "--json"))
+    assert {name: done[name] for name in ("analyzed", "embedded", "scored", "failed", "remaining")} == {
+        "analyzed": 2,
+        "embedded": 2,
+        "scored": 2,
+        "failed": {"not-audio": 1},
+        "remaining": 0,
+    }
+    [repeated] = lines(keeptake(home, "run", "--json"))
+    assert (repeated["analyzed"], repeated["scored"], repeated["failed"]) == (0, 0, {})
+
+    [status] = lines(keeptake(home, "status", "--json"))
+    assert status == {
+        "generations": 3,
+        "refused": {"missing-audioUrl": 1},
+        "audio": {"quarantined": 1, "stored": 2},
+        "audio_reasons": {"not-audio": 1},
+        "analyzed": 2,
+        "embedded": 2,
+        "scored": 2,
+    }
+    rows = {row["generation_id"]: row for row in lines(keeptake(home, "status", "--rows", "--json"))}
+    assert rows["take-0"]["status"] == "scored"
+    assert rows["a-page"]["audio_reason"] == "not-audio"
+
+    [refusal] = lines(keeptake(home, "refusals", "--json"))
+    assert (refusal["line"], refusal["generation_id"], refusal["reason"]) == (4, "no-audio", "missing-audioUrl")
+
+    [story] = lines(keeptake(home, "explain", "take-1", "--json"))
+    assert story["heard"]["values"]["tempo_bpm"] == pytest.approx(128, rel=0.01)
+
+    [quarantined] = lines(keeptake(home, "quarantine", "list", "--json"))
+    assert quarantined["generation_id"] == "a-page"
+    assert lines(keeptake(home, "quarantine", "retry", "--reason", "not-audio", "--dry-run", "--json")) == [{"not-audio": 1}]
+
+
+def test_a_key_is_made_listed_and_revoked(home):
+    [made] = lines(keeptake(home, "keys", "create", "--scope", "stats:read", "--json"))
+    [listed] = lines(keeptake(home, "keys", "list", "--json"))
+    assert listed["scopes"] == ["stats:read"]
+    assert made["key"].split("_")[2] not in json.dumps(listed)
+    assert keeptake(home, "keys", "revoke", listed["id"], "--json").returncode == 0
+    assert keeptake(home, "keys", "revoke", "nobody").returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["import", "/nowhere/at/all"], 2, "is no source"),
+        (["publish", "no-such-policy"], 2, "no-such-policy"),
+        (["explain", "no-such-take"], 2, "no-such-take"),
+    ],
+)
+def test_wrong_use_is_one_clear_sentence(home, arguments, code, says):
+    done = keeptake(home, *arguments)
+    assert done.returncode == code
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) <= 2
+
+
+def test_a_dead_database_is_one_clear_sentence_and_exit_code_3(tmp_path):
+    done = keeptake(tmp_path, "status", KEEPTAKE_DATABASE_URL="postgresql://me:secret@127.0.0.1:1/none")
+    assert done.returncode == 3
+    assert "does not answer" in done.stderr
+    assert "secret" not in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_analyze_prints_json_lines_and_needs_no_ledger(tmp_path, source):
+    heard, page = lines(keeptake(tmp_path, "analyze", str(source / "0.wav"), str(source / "page.mp3"), "--no-networks", "--json"))
+    assert (heard["status"], page["status"], page["reason"]) == ("ok", "quarantined", "not-audio")
+    assert heard["tempo_bpm"] == pytest.approx(96, rel=0.01)
+    assert not (tmp_path / "pg").exists()

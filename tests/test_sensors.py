@@ -1,0 +1,37 @@
+"""What starts runs by itself: the pure functions behind the sensors."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dagster_project.sensors import days_to_request, policies_to_publish, read_asked
+
+
+def test_days_without_work_or_with_a_run_are_not_asked_for():
+    pending = {"2026-11-01": 3, "2026-11-02": 0, "2026-11-03": 5, "2026-11-04": 1}
+    assert days_to_request(pending, {"2026-11-03"}, most=10) == ["2026-11-04", "2026-11-01"]
+
+
+def test_todays_takes_come_before_a_years_history():
+    pending = {f"2025-{month:02}-01": 100 for month in range(1, 13)} | {"2026-11-22": 1}
+    asked = days_to_request(pending, (), most=3)
+    assert asked[0] == "2026-11-22"
+    assert len(asked) == 3
+
+
+@given(st.one_of(st.none(), st.text(), st.binary().map(str)))
+def test_any_cursor_is_read(cursor):
+    assert all(isinstance(count, int) for count in read_asked(cursor).values())
+
+
+@pytest.mark.parametrize("cursor", ["[]", "1", '{"a": "x"}', "{", "null"])
+def test_a_cursor_that_makes_no_sense_counts_as_none(cursor):
+    assert read_asked(cursor) == {}
+
+
+def test_a_version_is_asked_for_once_a_step():
+    good = {"small": 150, "large": 450}
+    assert policies_to_publish(good, {}, (), after=200) == ["large"]
+    assert policies_to_publish(good, {"large": 450}, (), after=200) == []
+    assert policies_to_publish({"large": 651}, {"large": 450}, (), after=200) == ["large"]
+    assert policies_to_publish({"large": 651}, {"large": 450}, {"large"}, after=200) == []
