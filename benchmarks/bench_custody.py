@@ -33,7 +33,7 @@ from keeptake.custody.prove import prove
 FILES = int(os.environ.get("BENCH_FILES", "1000"))
 FILE_BYTES = 1_000_000
 CONCURRENCY = 32
-TURNS = 3
+TURNS = int(os.environ.get("BENCH_TURNS", "3"))
 MOST_RATIO = 1.5
 NOISE = np.random.default_rng(0).integers(-8000, 8000, FILE_BYTES // 2).astype("<i2").tobytes()
 
