@@ -77,7 +77,7 @@ def test_absent_values(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("duration_s", "printed"), [(30.0, "30"), (29.179, "29.179"), (9999.0, "9999"), (0.1, "0.1"), (1e15, "1000000000000000")]
+    ("duration_s", "printed"), [(30.0, "30"), (29.179, "29.179"), (9999.0, "9999"), (0.1, "0.1"), (1e6, "1000000"), (-0.0, "-0")]
 )
 def test_numbers_print_as_given(tmp_path, duration_s, printed):
     assert f'"duration": {printed}, ' in jsonl(rows_of({"duration_s": duration_s}), tmp_path)

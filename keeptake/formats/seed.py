@@ -97,19 +97,19 @@ def _training_line(rows: pl.DataFrame) -> pl.Expr:
     prompt = rows.select(pl.coalesce("ai_enhanced_prompt", "user_prompt").alias("prompt"))["prompt"]
     heard: dict[str, Pieces] = {
         "tempo_bpm": _number("tempo_bpm"),
-        "key": _text(rows["key"]),
+        "key": _text(rows["key"], is_plain=True),
         "has_vocals": _bare("has_vocals"),
         "loudness_lufs": _number("loudness_lufs"),
     }
     metadata: dict[str, Pieces] = {
-        "generation_id": _text(rows["generation_id"]),
+        "generation_id": _text(rows["generation_id"], is_plain=True),  # of letters, digits and . _ : -
         "provider": _text(rows["provider"]),
         "model_used": _text(rows["model_used"]),
         "generation_params": [pl.col("generation_params").fill_null("{}")],
         "liked": _bare("liked"),
         "rating": _bare("rating"),
         "used": _bare("used"),
-        "created_at": _text(rows["created_at"]),
+        "created_at": _text(rows["created_at"], is_plain=True),
         "heard": _object(heard),
     }
     line: dict[str, Pieces] = {
@@ -144,9 +144,9 @@ def _piece(piece: Piece) -> pl.Expr:
     return pl.lit(piece) if isinstance(piece, str) else piece
 
 
-def _text(column: pl.Series) -> Pieces:
+def _text(column: pl.Series, *, is_plain: bool = False) -> Pieces:
     text = pl.lit(column)
-    if column.str.contains(_TO_ESCAPE).any():  # a quarter of the price of escaping what holds nothing to escape
+    if not is_plain and column.str.contains(_TO_ESCAPE).any():  # a quarter of the price of escaping what holds nothing to escape
         text = text.str.replace_many(_ESCAPED)
     if not column.null_count():
         return ['"', text, '"']
@@ -179,6 +179,4 @@ def _cell(source: str, is_excel_safe: bool) -> pl.Expr:
 def _printed(name: str) -> pl.Expr:
     """A number as it was given: whole ones without a fraction; what is no number in JSON is null."""
     column = pl.col(name)
-    is_whole = column == column.round()
-    printed = pl.when(is_whole).then(column.cast(pl.Int64, strict=False).cast(pl.String)).otherwise(column.cast(pl.String))
-    return pl.when(column.is_finite()).then(printed)
+    return pl.when(column.is_finite()).then(column.cast(pl.String).str.strip_suffix(".0"))
