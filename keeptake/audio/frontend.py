@@ -22,6 +22,7 @@ from keeptake.errors import AudioReason, AudioRefusedError, InvalidAudioError
 
 SAMPLE_RATE_HZ = 22_050
 SHORT_FFT = 1024  # 46 ms: onsets, timbre
+SHORT_STRIDE = 2
 SHORT_HOP = 256  # 11.6 ms: a beat's place to within half of that before interpolation
 LONG_FFT = 8192  # 372 ms, 2.7 Hz a bin: pitch classes from about 110 Hz
 LONG_HOP = 4096
@@ -43,17 +44,19 @@ class Frontend:
     ----------
     mono : np.ndarray [shape=(n,), float32]
         The mix at `SAMPLE_RATE_HZ`.
-    short : np.ndarray [shape=(frames, 513), float32]
-        Magnitudes of the short transform, `SHORT_HOP` apart.
     mel : np.ndarray [shape=(frames, 128), float32]
-        Mel power of `short`, Slaney's scale and norm, 0 to 11,025 Hz: librosa's `melspectrogram` on the same framing.
+        Mel power of the short transform, `SHORT_HOP` apart, Slaney's scale and norm, 0 to 11,025 Hz: librosa's `melspectrogram`
+        on the same framing.
+    short : np.ndarray [shape=(frames / 2 rounded up, 513), float32]
+        Magnitudes of every `SHORT_STRIDE`th frame of the short transform: timbre needs no more, and ten minutes of all of them
+        take 106 MB.
     long : np.ndarray [shape=(long frames, 4097), float32]
         Magnitudes of the long transform, `LONG_HOP` apart.
     """
 
     mono: Floats
-    short: Floats
     mel: Floats
+    short: Floats
     long: Floats
 
     @property
@@ -181,16 +184,17 @@ def listen(mono: Floats) -> Frontend:
     -------
     Frontend
     """
-    short = np.empty((1 + mono.size // SHORT_HOP, 1 + SHORT_FFT // 2), np.float32)
-    mel = np.empty((len(short), MEL_BANDS), np.float32)
+    mel = np.empty((1 + mono.size // SHORT_HOP, MEL_BANDS), np.float32)
+    short = np.empty((-(-len(mel) // SHORT_STRIDE), 1 + SHORT_FFT // 2), np.float32)
     weights = mel_weights()
     for start, power in _power_frames(mono, SHORT_FFT, SHORT_HOP):
         mel[start : start + len(power)] = power @ weights
-        np.sqrt(power, out=short[start : start + len(power)])
+        kept = power[::SHORT_STRIDE]  # batches begin at multiples of the stride
+        np.sqrt(kept, out=short[start // SHORT_STRIDE : start // SHORT_STRIDE + len(kept)])
     long = np.empty((1 + mono.size // LONG_HOP, 1 + LONG_FFT // 2), np.float32)
     for start, power in _power_frames(mono, LONG_FFT, LONG_HOP):
         np.sqrt(power, out=long[start : start + len(power)])
-    return Frontend(mono=mono, short=short, mel=mel, long=long)
+    return Frontend(mono=mono, mel=mel, short=short, long=long)
 
 
 def _power_frames(mono: Floats, size: int, hop: int) -> Iterator[tuple[int, Floats]]:

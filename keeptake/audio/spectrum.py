@@ -1,6 +1,6 @@
 """What does it sound like? Timbre: centroid, rolloff, bandwidth, flatness, MFCC, zero crossings, and where the top was cut.
 
-Conventions: means over frames of the short transform, every `FRAME_STRIDE`th of them (a hop of 512 samples, as librosa's), by
+Conventions: means over frames of the short transform, every `SHORT_STRIDE`th of them (a hop of 512 samples, as librosa's), by
 librosa's definitions, so that `librosa.feature.*` on the same framing is the oracle of the tests. Frames further than
 `FLOOR_DB` below the loudest do not count: the centroid of a pause is that of a codec's rounding.
 
@@ -11,12 +11,13 @@ import numpy as np
 import scipy.fft
 from scipy.signal import get_window
 
-from keeptake.audio.frontend import SAMPLE_RATE_HZ, SHORT_FFT, Frontend
+from keeptake.audio.frontend import SAMPLE_RATE_HZ, SHORT_FFT, SHORT_STRIDE, Frontend
 
-FRAME_STRIDE = 2
 MFCC_COEFFICIENTS = 20
 ROLLOFF_SHARE = 0.85
 FLOOR_DB = 80.0  # below the loudest nothing is heard: librosa's `top_db`
+
+FRAMES_A_BATCH = 1024  # ten minutes at once would take 200 MB of temporary arrays
 
 LIMIT_FFT = 2048
 LIMIT_STRIDE = 2  # every other frame is enough of a long-term mean
@@ -43,17 +44,19 @@ def timbre(heard: Frontend) -> dict[str, float | list[float]]:
     .. [1] Peeters, G. (2004), "A large set of audio features for sound description", CUIDADO report.
     .. [2] Slaney, M. (1998), "Auditory Toolbox", for the mel scale of the MFCC.
     """
-    magnitude = heard.short[::FRAME_STRIDE]
-    mel = heard.mel[::FRAME_STRIDE]
+    mel = heard.mel[::SHORT_STRIDE]
     is_loud = _loud_frames(mel)
-    magnitude = magnitude[is_loud]
-    centroid_hz, bandwidth_hz = centroid_and_bandwidth(magnitude)
+    frames: list[np.ndarray] = []
+    for start in range(0, len(mel), FRAMES_A_BATCH):
+        magnitude = heard.short[start : start + FRAMES_A_BATCH][is_loud[start : start + FRAMES_A_BATCH]]
+        frames.append(np.stack([*centroid_and_bandwidth(magnitude), rolloff(magnitude), flatness(magnitude)]))
+    centroid_hz, bandwidth_hz, rolloff_hz, flat = np.concatenate(frames, axis=1).mean(axis=1)
     mfcc = cepstrum(mel)[is_loud]
     return {
-        "spectral_centroid_hz": float(centroid_hz.mean()),
-        "spectral_bandwidth_hz": float(bandwidth_hz.mean()),
-        "spectral_rolloff_hz": float(rolloff(magnitude).mean()),
-        "spectral_flatness": float(flatness(magnitude).mean()),
+        "spectral_centroid_hz": float(centroid_hz),
+        "spectral_bandwidth_hz": float(bandwidth_hz),
+        "spectral_rolloff_hz": float(rolloff_hz),
+        "spectral_flatness": float(flat),
         "zero_crossing_rate": zero_crossing_rate(heard.mono),
         "mfcc_mean": mfcc.mean(axis=0).tolist(),
         "mfcc_deviation": mfcc.std(axis=0).tolist(),
