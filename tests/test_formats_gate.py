@@ -18,7 +18,7 @@ import soundfile
 from keeptake.curation.policy import read_policy
 from keeptake.curation.publish import FORMAT_VERSIONS, Stage, finish, write_audio, write_csv, write_jsonl, write_parquet
 from keeptake.curation.versions import plan_rows
-from keeptake.formats import hugging_face
+from keeptake.formats import hf_parquet, hugging_face, webdataset
 from keeptake.formats.audiocraft import relocate
 from keeptake.formats.gate import inspect
 from keeptake.formats.manifest import problems
@@ -140,6 +140,29 @@ def test_good_version_passes_every_reader(good):
 def test_versions_with_empty_splits_load_everywhere(tmp_path, splits):
     build(tmp_path / "small", splits)
     assert inspect(tmp_path / "small", packages=splits == ["train"]).problems() == []
+
+
+def test_shards_are_cut_by_size_and_still_read_whole(tmp_path, monkeypatch):
+    for module in (hf_parquet, webdataset):
+        monkeypatch.setattr(module, "SHARD_BYTES", 60_000)
+    build(tmp_path / "shards", ["train"] * 4)
+    names = sorted(path.name for path in (tmp_path / "shards" / "parquet").iterdir())
+    assert len(names) > 2 and names[-1] == f"train-{len(names) - 1:05d}-of-{len(names):05d}.parquet"
+    assert len(list((tmp_path / "shards" / "wds").iterdir())) > 1
+    assert inspect(tmp_path / "shards", packages=False).problems() == []
+
+
+def test_masters_and_loudness_are_what_the_policy_asks(tmp_path):
+    audio = {"has_master": True, "loudness_lufs": -20.0, "sample_rate_hz": 24_000}
+    build(tmp_path / "asked", ["train", "train"], audio=audio)
+    assert inspect(tmp_path / "asked", packages=False).problems() == []
+    name = "0000000000000001.flac"
+    clip, clip_rate_hz = soundfile.read(tmp_path / "asked" / "train" / name)
+    master, master_rate_hz = soundfile.read(tmp_path / "asked" / "masters" / "train" / name)
+    assert (clip.ndim, clip_rate_hz, master.shape[1], master_rate_hz) == (1, 24_000, 2, RATE_HZ)
+    # 6 dB down from a measured -14 LUFS: the louder channel had its peak at 0.3, the mean of both at 0.225
+    assert np.abs(master).max() == pytest.approx(0.3 * 10 ** (-6 / 20), rel=0.01)
+    assert np.abs(clip).max() == pytest.approx(0.225 * 10 ** (-6 / 20), rel=0.02)
 
 
 def lines(path: Path) -> list[dict]:

@@ -31,7 +31,17 @@ from keeptake.formats import gate
 from keeptake.ledger.bulk import upsert
 from keeptake.ledger.connection import Ledger
 from keeptake.ledger.datasets import kept_by_genre, versions_that_hold
-from keeptake.ledger.tables import audio, dataset_rows, duplicate_pairs, features, generations, quality_scores, selections
+from keeptake.ledger.tables import (
+    audio,
+    dataset_rows,
+    duplicate_pairs,
+    embedding_scalers,
+    features,
+    generations,
+    quality_scores,
+    scaled_embeddings,
+    selections,
+)
 
 RATE_HZ = 22_050
 
@@ -100,6 +110,16 @@ class Studio:
             connection.execute(
                 duplicate_pairs.insert(), {"first_sha256": first, "second_sha256": second, "version": "1", "evidence": {}}
             )
+
+    def place(self, number: int, vector: list[float]) -> None:
+        """Give a take's audio its place in the space that search uses."""
+        space = {"model": "test", "model_version": "1", "version": 1, "fitted_on": 9, "dims": len(vector), "is_current": True}
+        space |= {"mean": [0.0] * len(vector), "deviation": [1.0] * len(vector)}
+        with self.ledger.begin() as connection:
+            upsert(connection, embedding_scalers, [space], conflict=["model", "model_version", "version"])
+            scaler = connection.scalar(sa.select(embedding_scalers.c.id))
+            values = {"audio_sha256": hashlib.sha256(tone(number)).hexdigest(), "scaler": scaler, "vector": vector}
+            connection.execute(scaled_embeddings.insert(), values)
 
     def read(self, sha256: str) -> bytes:
         return self.audio[sha256]
@@ -338,16 +358,19 @@ def move_to(studio: Studio, number: int, split: str) -> None:
         connection.execute(sa.update(selections).where(of_take).values(split=split, is_kept=True, reason=None))
 
 
-@pytest.mark.parametrize("kind", ["exact", "prompt", "fingerprint", "user"])
+@pytest.mark.parametrize("kind", ["exact", "prompt", "fingerprint", "embedding", "user"])
 def test_planted_leaks_block_publication(studio, monkeypatch, kind):
     if kind == "exact":
         studio.add([50], content=tone(1))
     if kind == "prompt":
         studio.add([50], user_prompt="  Beat NUMBER 1!")
-    if kind in ("fingerprint", "user"):
+    if kind in ("fingerprint", "embedding", "user"):
         studio.add([50], user_id="user1")
     if kind == "fingerprint":
         studio.mark_copies(1, 50)
+    if kind == "embedding":
+        studio.place(1, [1.0, 0.0, 0.02])
+        studio.place(50, [1.0, 0.02, 0.0])
     choose = publishing.curate
 
     def curate(ledger, policy):

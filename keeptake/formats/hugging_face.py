@@ -66,7 +66,10 @@ def read_back(folder: Path, rows: Mapping[str, int]) -> list[Reading]:
             "LD_LIBRARY_PATH": os.pathsep.join(filter(None, [*_ffmpeg(Path(private)), os.environ.get("LD_LIBRARY_PATH", "")])),
         }
         command = [sys.executable, "-m", __name__, str(folder.resolve()), *asked]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+        try:
+            done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+        except subprocess.TimeoutExpired:
+            done = subprocess.CompletedProcess(command, -1, "", f"no answer within {TIMEOUT_S:.0f} s")
     versions = {name: importlib.metadata.version(name) for name in PACKAGES}
     readings = []
     try:
