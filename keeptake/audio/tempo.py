@@ -51,7 +51,7 @@ OCTAVE_PENALTY = 1.0  # of a path's jump by an octave, in units of correlation
 MIN_CHANGE = 0.05
 MIN_CORRELATION = 0.3  # of a window that speaks for a change; noise reaches 0.15
 STEADY_SHARE = 0.7  # of the course's correlation: a usual tempo that has less in a window does not explain it
-MIN_CHANGED_WINDOWS = 2  # in a row; of 100 files with one tempo none has any, of 22 synthesised changes 15 have three or more
+MIN_CHANGED_WINDOWS = 2  # in a row; of the dev set's files of one tempo none has any
 MIN_BEATS = 6
 MAX_DEVIATION = 0.1  # of the beat period: near where irregular intervals stop being heard as a pulse [7]
 
