@@ -12,10 +12,12 @@ from keeptake.ledger.tables import features
 from keeptake.progress import to_log
 from keeptake.settings import settings
 from keeptake.stage import StageReport
-from keeptake.stages import hear_day, prepare_hearing
+from keeptake.stages import draw_examples, hear_day, prepare_hearing
 from resources.audio_store import AudioStoreResource
 from resources.compute import ComputeResource
 from resources.ledger import LedgerResource
+
+WORTH_DRAWING = 3  # files heard in one pass: plots of half a megabyte a run would fill the event log with single takes
 
 
 @dg.asset(
@@ -33,7 +35,8 @@ def analyzed_features(
     day, store = context.partition_key, audio_store.get()
     pool = compute.pool(partial(prepare_hearing, store.url, settings().models_location))
     done = hear_day(ledger.get(), day, pool, compute.limits(), progress=to_log(context.log.info))
-    return dg.MaterializeResult(metadata=_shown(ledger.get(), day, done))
+    examples = draw_examples(ledger.get(), day, store) if done.done >= WORTH_DRAWING else {}
+    return dg.MaterializeResult(metadata={**_shown(ledger.get(), day, done), "plots": report.pictures(examples)})
 
 
 def _shown(ledger: Ledger, day: str, done: StageReport) -> dict[str, dg.MetadataValue | int | float | None]:

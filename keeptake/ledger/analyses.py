@@ -145,3 +145,13 @@ def mark_unhearable(connection: sa.Connection, sha256: str, reason: str) -> None
         ),
         values,
     )
+
+
+def stored_parts(ledger: Ledger, sha256: str) -> dict[str, dict[str, Any]]:
+    """Parts of a file's analysis by name, each with `version, status, reason, values, cpu_s`."""
+    columns = analyses.c
+    query = sa.select(columns.part, columns.version, columns.status, columns.reason, columns.result, columns.cpu_s)
+    with ledger.begin() as connection:
+        rows = connection.execute(query.where(columns.audio_sha256 == sha256)).all()
+    names = ("version", "status", "reason", "values", "cpu_s")
+    return {part: dict(zip(names, values, strict=True)) for part, *values in rows}
