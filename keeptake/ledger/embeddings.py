@@ -228,6 +228,8 @@ def _index(ledger: Ledger, scaler: StoredScaler) -> None:
                     f" USING hnsw ((vector::halfvec({scaler.dims})) halfvec_cosine_ops) WHERE scaler = {scaler.id}"
                 )
             )
+            # Until autovacuum comes by, the planner would think that the table is all but empty, and sort it.
+            connection.execute(sa.text("ANALYZE scaled_embeddings"))
         finally:
             connection.execute(sa.text("RESET maintenance_work_mem"))
 
