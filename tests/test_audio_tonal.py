@@ -82,3 +82,10 @@ def test_values_are_in_their_ranges(signals):
 def test_profiles_find_themselves_in_every_key():
     for number, key in enumerate(KEYS):
         assert find_key(np.roll(PROFILES[number // 12], number % 12)).name == key
+
+
+def test_silence_is_atonal_and_its_chroma_empty():
+    """A bincount of nothing counts in integers: the chroma of silence once failed on adding a float."""
+    values, reason, chroma = tonality(listen(np.zeros(SAMPLE_RATE_HZ, np.float32)).long)
+    assert (values, reason) == (None, "atonal")
+    assert not chroma.any()

@@ -130,8 +130,9 @@ def chromagram(peaks: Peaks, *, tuning_cents: float) -> np.ndarray:
     upper_share = np.sin(np.float32(np.pi / 2) * (pitch - below)) ** 2
     lower = below.astype(np.intp) % 12
     first = peaks.frame * 12
-    flat = np.bincount(first + lower, peaks.magnitude * (1 - upper_share), peaks.frames * 12)
-    flat += np.bincount(first + (lower + 1) % 12, peaks.magnitude * upper_share, peaks.frames * 12)
+    flat = np.zeros(peaks.frames * 12)  # in floats even without a peak, for which `bincount` answers in integers
+    flat += np.bincount(first + lower, peaks.magnitude * (1 - upper_share), flat.size)
+    flat += np.bincount(first + (lower + 1) % 12, peaks.magnitude * upper_share, flat.size)
     return flat.reshape(peaks.frames, 12)
 
 
