@@ -60,7 +60,15 @@ class Studio:
         self.ledger, self.folder = ledger, folder
         self.audio: dict[str, bytes] = {}
 
-    def add(self, numbers: Iterable[int], *, score: float = 0.9, content: bytes | None = None, **fields: object) -> None:
+    def add(
+        self,
+        numbers: Iterable[int],
+        *,
+        score: float = 0.9,
+        content: bytes | None = None,
+        duration_s: float = 1.5,
+        **fields: object,
+    ) -> None:
         takes, files, heard = [], [], []
         for number in numbers:
             content_of = content or tone(number)
@@ -68,10 +76,16 @@ class Studio:
             self.audio[sha256] = content_of
             files.append(
                 {"sha256": sha256, "storage_key": sha256, "size_bytes": len(content_of), "format": "wav", "codec": "pcm_16"}
-                | {"duration_s": 1.5, "sample_rate_hz": RATE_HZ, "channels": 1}
+                | {"duration_s": duration_s, "sample_rate_hz": RATE_HZ, "channels": 1}
             )
             heard.append(
-                {"audio_sha256": sha256, "versions": "rhythm=1", "duration_s": 1.5, "tempo_bpm": 120.0, "has_vocals": False}
+                {
+                    "audio_sha256": sha256,
+                    "versions": "rhythm=1",
+                    "duration_s": duration_s,
+                    "tempo_bpm": 120.0,
+                    "has_vocals": False,
+                }
             )
             known = {"generation_id": f"gen_{number}", "identity_sha256": hashlib.sha256(b"%d" % number).digest()}
             known |= {
@@ -180,6 +194,23 @@ def test_version_loads_with_the_real_packages(ledger, tmp_path):
     asked = {row["asked"] for row in published.gate}
     assert {"datasets 5.2.0", "webdataset 1.0.2"} <= asked
     assert all(row["rows_in"] == row["rows_out"] for row in published.gate)
+
+
+def test_real_audio_of_every_format_is_published(ledger, tmp_path, dev_data):
+    """A file of each format and rate that providers send, long ones cut; the gate decodes every clip."""
+    studio = Studio(ledger, tmp_path / "datasets")
+    labels = [json.loads(text) for text in (dev_data / "labels.jsonl").read_text().splitlines()]
+    sound = [label for label in labels if not label.get("corrupt") and label["subset"] != "case" and label["duration_s"] >= 1.0]
+    by_format = {Path(label["file"]).suffix: label for label in reversed(sound)}
+    longest = max(sound, key=lambda label: label["duration_s"])
+    for number, label in enumerate([*by_format.values(), longest]):
+        studio.add([number], content=(dev_data / label["file"]).read_bytes(), duration_s=label["duration_s"])
+    published = studio.publish(policy(audio={"max_clip_s": 12.0}))
+    rows = datasets.load("demo", datasets_dir=studio.folder)
+    assert rows["parent"].n_unique() == len(by_format) + 1 - (longest in by_format.values())
+    assert {".mp3", ".wav", ".flac", ".ogg", ".m4a", ".opus"} <= set(by_format)
+    assert rows.height > rows["parent"].n_unique() and rows["duration_s"].max() <= 12.0
+    assert {row["rows_in"] - row["rows_out"] for row in published.gate} == {0}
 
 
 def test_same_inputs_are_the_same_version(studio):
