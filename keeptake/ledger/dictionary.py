@@ -4,9 +4,11 @@ Belongs here: turning the shape into a page. Does not: the shape (`tables.py`).
 """
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
 
 from keeptake.ledger.tables import metadata
 
+_DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy leaves its dialects' constructors untyped
 _UNITS = {
     "_bpm": "beats per minute",
     "_s": "seconds",
@@ -39,7 +41,7 @@ def data_dictionary() -> str:
 
 
 def _line(column: sa.Column[object]) -> str:
-    kind = str(column.type.compile(sa.dialects.postgresql.dialect())).lower()
+    kind = str(column.type.compile(_DIALECT)).lower()
     unit = next((unit for ending, unit in _UNITS.items() if column.name.endswith(ending)), "")
     points = [f"→ {key.target_fullname}" for key in column.foreign_keys]
     what = "; ".join(filter(None, [column.comment or "", unit, *points])).replace("|", "\\|")
