@@ -69,8 +69,11 @@ class DefectMeter:
 
     def add(self, block: np.ndarray) -> None:
         """Take in one block of shape (n, channels)."""
-        self._sum += np.ones(len(block), np.float32) @ block
-        self._products += block.T @ block
+        mean = np.ones(len(block), np.float32) @ block / len(block)
+        centred = block - mean  # an offset times itself would drown the rest in float32
+        mean = mean.astype(np.float64)
+        self._sum += len(block) * mean
+        self._products += centred.T @ centred + len(block) * np.outer(mean, mean)
         self._samples += len(block)
         height = np.abs(block)
         self._count_silence(height.max(axis=1) if block.shape[1] > 2 else np.maximum(height[:, 0], height[:, -1]))
