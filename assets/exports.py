@@ -10,7 +10,8 @@ import dagster as dg
 
 from assets import report
 from assets.curated_datasets import by_policy
-from keeptake.curation.publish import Stage, publish_staged, staged, write_csv, write_jsonl, write_parquet
+from keeptake.curation.building import Stage, staged, write_csv, write_jsonl, write_parquet
+from keeptake.curation.publish import publish_staged
 from keeptake.datasets import show_version
 from keeptake.settings import settings
 from resources.ledger import LedgerResource

@@ -25,8 +25,8 @@ import polars as pl
 import soundfile
 import soxr
 
+from keeptake.curation.building import FORMAT_VERSIONS, Stage, write_audio, write_csv, write_jsonl, write_parquet
 from keeptake.curation.policy import read_policy
-from keeptake.curation.publish import FORMAT_VERSIONS, Stage, write_audio, write_csv, write_jsonl, write_parquet
 from keeptake.curation.select import CANDIDATE, PAIRS, choose
 from keeptake.curation.versions import ROW, row_hash
 from keeptake.custody.decode import decode

@@ -54,7 +54,7 @@ def rebuild(
 ) -> None:
     """Build a version anew from its rows and the stored audio; exit 1 where a byte differs."""
     from keeptake.audio_store import AudioStore
-    from keeptake.curation.publish import rebuild as build
+    from keeptake.curation.building import rebuild as build
     from keeptake.datasets import find
     from keeptake.settings import settings
 

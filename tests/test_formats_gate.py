@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 
+from keeptake.curation.building import FORMAT_VERSIONS, Stage, finish, write_audio, write_csv, write_jsonl, write_parquet
 from keeptake.curation.policy import read_policy
-from keeptake.curation.publish import FORMAT_VERSIONS, Stage, finish, write_audio, write_csv, write_jsonl, write_parquet
 from keeptake.curation.versions import plan_rows
 from keeptake.formats import hf_parquet, hugging_face, webdataset
 from keeptake.formats.audiocraft import relocate

@@ -21,13 +21,14 @@ import sqlalchemy as sa
 
 from keeptake import datasets
 from keeptake.curation import publish as publishing
+from keeptake.curation.building import rebuild, staged, write_csv, write_jsonl, write_parquet
 from keeptake.curation.explain import explain
 from keeptake.curation.policy import Policy, read_policy
-from keeptake.curation.publish import Published, publish, publish_staged, rebuild, staged, write_csv, write_jsonl, write_parquet
+from keeptake.curation.publish import Published, publish, publish_staged
 from keeptake.curation.readiness import readiness
 from keeptake.curation.versions import apply, diff
 from keeptake.errors import BusyError, ConfigurationError, PublicationError
-from keeptake.formats import gate
+from keeptake.formats import audiofolder, gate, hf_parquet, webdataset
 from keeptake.ledger.bulk import upsert
 from keeptake.ledger.connection import Ledger
 from keeptake.ledger.datasets import kept_by_genre, versions_that_hold
@@ -266,7 +267,7 @@ def test_rebuild_gives_equal_bytes_with_other_threads_and_in_another_process(who
     for sha256, content in whole_studio.audio.items():
         (tmp_path / sha256).write_bytes(content)
     script = (
-        "import sys; from pathlib import Path; from keeptake.curation.publish import rebuild\n"
+        "import sys; from pathlib import Path; from keeptake.curation.building import rebuild\n"
         "folder, to, store = map(Path, sys.argv[1:])\n"
         "print(rebuild(folder, to, read_audio=lambda sha256: (store / sha256).read_bytes(), threads=2))"
     )
@@ -447,7 +448,7 @@ def test_full_disk_is_one_sentence(studio, monkeypatch, step):
     def fail(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    target = publishing.hf_parquet if step == "write_parquet" else publishing
+    target = hf_parquet if step == "write_parquet" else publishing
     monkeypatch.setattr(target, "write" if step == "write_parquet" else step, fail)
     with pytest.raises(PublicationError, match=r"is full .*make room, then publish again; nothing was published"):
         studio.publish(policy())
@@ -455,8 +456,8 @@ def test_full_disk_is_one_sentence(studio, monkeypatch, step):
 
 
 def test_reader_that_rejects_leaves_the_stage_for_a_look(studio, monkeypatch):
-    monkeypatch.setattr(publishing.audiofolder, "metadata", lambda row, rate: {"file_name": f"{row['id']}.flac", "text": ""})
-    monkeypatch.setattr(publishing.webdataset, "write", lambda *_, **__: None)
+    monkeypatch.setattr(audiofolder, "metadata", lambda row, rate: {"file_name": f"{row['id']}.flac", "text": ""})
+    monkeypatch.setattr(webdataset, "write", lambda *_, **__: None)
     with pytest.raises(PublicationError, match=r"readers would lose rows: .* it lies in .*staged"):
         studio.publish(policy())
     assert visible(studio) == [] and staged(studio.folder, "demo") is not None
