@@ -4,7 +4,7 @@ Conventions: a rule is a name and an expression that is true where a take fails;
 never passes a rule that needs the value, except adherence that nobody could judge. After the rules come, in this order:
 `duplicate`, `leaks-into-test` and `bridges-splits`, `genre-cap`, `size`.
 
-Belongs here: the rules and their order. Does not: reading candidates (`keeptake/ledger/datasets.py`), files (`publish.py`).
+Belongs here: the rules and their order. Does not: reading candidates (`keeptake/ledger/datasets.py`), files (`building.py`).
 """
 
 from dataclasses import dataclass

@@ -4,7 +4,7 @@ Conventions: a row is a clip of a take with everything that any format writes of
 `vN-HASH`: its ordinal, and the first digits of the hash over rows, policy and the versions of what makes files of them. The same
 rows under the same policy are the same version, whenever they are published.
 
-Belongs here: rows and hashes. Does not: choosing takes (`select.py`), writing files (`publish.py`, `formats/`).
+Belongs here: rows and hashes. Does not: choosing takes (`select.py`), writing files (`building.py`, `formats/`).
 """
 
 import hashlib
