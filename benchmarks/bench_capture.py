@@ -1,8 +1,8 @@
-"""What do a save, a feedback, a batch and an export cost? CPU seconds of service and Postgres together, against plain alternatives.
+"""What do a save, a feedback, a batch and an export cost? CPU time of service and Postgres together, against plain ways.
 
-Baselines, measured in the same run on the same server and table: a naive twin of the service (FastAPI, pydantic body, synchronous
-SQLAlchemy ORM session, no keys, no limits, no idempotency); `COPY (SELECT to_json …)` of the rows of the export; a cursor loop with
-`json.dumps`. Wall time on a shared machine says little: the ratios are of CPU time. Run as
+Baselines, measured in the same run on the same server and table: a naive twin of the service (FastAPI, pydantic, synchronous
+SQLAlchemy ORM session, no keys, no limits, no idempotency); `COPY (SELECT to_json …)` of the rows of the export; a cursor loop
+with `json.dumps`. Wall time on a shared machine says little: the ratios are of CPU time. Run as
 
     python benchmarks/bench_capture.py [--rows N] [--calls N] [--only saves|export]
 
@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
@@ -25,9 +26,10 @@ from uuid import uuid4
 import httpx2
 import psutil
 import psycopg
+from psycopg.rows import dict_row
 
 from keeptake.ledger.connection import Ledger, libpq_url
-from keeptake.ledger.exports import CopyReader, jsonl_query
+from keeptake.ledger.exports import CopyReader, jsonl_queries
 from keeptake.ledger.keys import SCOPES, create_key
 from keeptake.ledger.migrate import migrate
 from keeptake.ledger.server import embedded_server
@@ -38,7 +40,7 @@ MOST_HTTP_SHARE = 0.15
 CLIENTS = 16
 ROUNDS = 3
 
-TWIN = '''
+TWIN = """
 import json, sys
 from datetime import UTC, datetime
 from fastapi import Depends, FastAPI, HTTPException
@@ -103,7 +105,7 @@ def feedback(generation_id: str, said: Said, db: Session = Depends(session)):
     return {"success": True, "generationId": generation_id, "userFeedback": {"liked": row.liked, "rating": row.rating,
         "feedback": row.feedback, "used": row.used}, "qualityScore": score}
 uvicorn.run(app, host="127.0.0.1", port=given["port"], access_log=False, log_level="warning")
-'''
+"""
 SERVICE = """
 import json, sys
 from keeptake.capture.server import serve
@@ -113,7 +115,7 @@ serve("127.0.0.1", given["port"], 1, database_url=given["url"])
 
 
 @contextmanager
-def program(text: str, url: str, home: Path, port: int):
+def program(text: str, url: str, home: Path, port: int) -> Iterator[psutil.Process]:
     """Run a service as a process; yields it once it answers."""
     environment = os.environ | {"KEEPTAKE_HOME": str(home), "OMP_NUM_THREADS": "1", "POLARS_MAX_THREADS": "1"}
     environment |= {f"KEEPTAKE_RATE_LIMIT_{kind}": "100000000/minute" for kind in ("WRITE", "READ", "EXPORT")}
@@ -214,9 +216,7 @@ def bench_saves(url: str, ledger: Ledger, meter: Meter, home: Path, calls: int) 
         for _ in range(ROUNDS + 1):
             body = "\n".join(json.dumps(record(uuid4().hex)) for _ in range(1000))
             before = meter.read(ours)
-            answer = httpx2.post(
-                "http://127.0.0.1:18200/api/training-metadata/batch", content=body, headers=headers, timeout=60
-            )
+            answer = httpx2.post("http://127.0.0.1:18200/api/training-metadata/batch", content=body, headers=headers, timeout=60)
             assert answer.json()["saved"] == 1000
             costs.setdefault("batch row", []).append((meter.read(ours) - before) / 1000 * 1e6)
     typical = {name: sorted(found[1:])[len(found[1:]) // 2] for name, found in costs.items()}
@@ -274,15 +274,18 @@ def fill(ledger: Ledger, rows: int) -> None:
             " SELECT sha256, 'x=1', 140.25, 'F minor', true, -9.25 FROM audio"
         )
         connection.exec_driver_sql(
-            "INSERT INTO generations (generation_id, identity_sha256, user_id, user_prompt, ai_enhanced_prompt, generation_params,"
-            " audio_url, duration_s, provider, model_used, source, captured_on, created_at, liked, rating, used, quality_score,"
-            " audio_sha256, audio_status)"
-            " SELECT 'gen_' || n, sha256(n::text::bytea), 'user' || n %% 1000, 'dark trap beat number ' || n || ' with \"quotes\"',"
+            "INSERT INTO generations (generation_id, identity_sha256, user_id, user_prompt, ai_enhanced_prompt,"
+            " generation_params, audio_url, duration_s, provider, model_used, source, captured_on, created_at, liked, rating,"
+            " used, quality_score, audio_sha256, audio_status)"
+            " SELECT 'gen_' || n, '', 'user' || n %% 1000, 'dark trap beat number ' || n || ' with \"quotes\"',"
             " CASE WHEN n %% 3 > 0 THEN 'dark, trap, 140 BPM - dark trap beat, take ' || n END,"
-            """ '{"genre": "trap", "bpm": 140, "mood": "dark", "duration": 30}', 'https://cdn.example.com/' || n || '.mp3', 30,"""
-            " CASE n %% 3 WHEN 0 THEN 'suno' WHEN 1 THEN 'udio' ELSE 'musicgen' END, 'v5', 'api', current_date,"
-            " now() - n * interval '1 second', n %% 2 = 0, 1 + n %% 5, n %% 4 = 0, CASE WHEN n %% 2 = 0 THEN (n %% 100) / 100.0 END,"
-            " CASE WHEN n %% 2 = 0 THEN encode(sha256(n::text::bytea), 'hex') END, CASE WHEN n %% 2 = 0 THEN 'stored' ELSE 'pending' END"
+            """ '{"genre": "trap", "bpm": 140, "mood": "dark", "duration": 30}',"""
+            " 'https://cdn.example.com/' || n || '.mp3', 30,"
+            " CASE n %% 3 WHEN 0 THEN 'suno' ELSE 'udio' END, 'v5', 'api', current_date,"
+            " now() - n * interval '1 second', n %% 2 = 0, 1 + n %% 5, n %% 4 = 0,"
+            " CASE WHEN n %% 2 = 0 THEN (n %% 100) / 100.0 END,"
+            " CASE WHEN n %% 2 = 0 THEN encode(sha256(n::text::bytea), 'hex') END,"
+            " CASE WHEN n %% 2 = 0 THEN 'stored' ELSE 'pending' END"
             f" FROM generate_series(1, {rows}) n"
         )
     with psycopg.connect(libpq_url(ledger.url), autocommit=True) as connection:
@@ -300,6 +303,12 @@ PLAIN_ROWS = """
     FROM generations g LEFT JOIN audio a ON a.sha256 = g.audio_sha256 LEFT JOIN features f ON f.audio_sha256 = g.audio_sha256
 """
 
+# And as a program would that puts its lines together itself.
+LOOP_ROWS = """
+    SELECT g.*, f.tempo_bpm, f.key, f.has_vocals, f.loudness_lufs
+    FROM generations g LEFT JOIN features f ON f.audio_sha256 = g.audio_sha256
+"""
+
 
 def bench_export(url: str, ledger: Ledger, meter: Meter, home: Path, rows: int) -> dict[str, float]:
     """Cost of a JSONL export, straight and over HTTP, against COPY and against a cursor loop, in CPU seconds."""
@@ -308,9 +317,10 @@ def bench_export(url: str, ledger: Ledger, meter: Meter, home: Path, rows: int) 
     me = psutil.Process()
     costs: dict[str, list[float]] = {}
 
-    def timed(name: str, work, *services: psutil.Process) -> None:
+    def timed(name: str, work: Callable[[], int], *services: psutil.Process) -> None:
         before = meter.read(*services)
         lines = work()
+        time.sleep(0.5)  # a backend that ends is nobody's until the postmaster has reaped it
         costs.setdefault(name, []).append(meter.read(*services) - before)
         assert lines == rows, f"{name}: {lines} lines"
 
@@ -327,7 +337,7 @@ def bench_export(url: str, ledger: Ledger, meter: Meter, home: Path, rows: int) 
         return lines
 
     def straight() -> int:
-        reader = CopyReader(connect_arguments(url), jsonl_query(), owner="bench")
+        reader = CopyReader(connect_arguments(url), jsonl_queries(), owner="bench")
         while reader.read():
             pass
         reader.close()
@@ -335,12 +345,15 @@ def bench_export(url: str, ledger: Ledger, meter: Meter, home: Path, rows: int) 
 
     def cursor_loop() -> int:
         lines = 0
-        with psycopg.connect(libpq_url(url)) as connection, connection.cursor(name="loop") as cursor:
-            cursor.itersize = 2000
-            cursor.execute(PLAIN_ROWS.encode())
-            for prompt, audio_url, duration, metadata, quality_score in cursor:
-                line = {"prompt": prompt, "audio_url": audio_url, "duration": duration, "metadata": metadata}
-                json.dumps(line | {"quality_score": quality_score}, ensure_ascii=False).encode()
+        with psycopg.connect(libpq_url(url)) as connection, connection.cursor(name="loop", row_factory=dict_row) as cursor:
+            cursor.execute(LOOP_ROWS.encode())
+            for row in cursor:
+                heard = {name: row[name] for name in ("tempo_bpm", "key", "has_vocals", "loudness_lufs")}
+                names = ("generation_id", "provider", "model_used", "generation_params", "liked", "rating", "used")
+                metadata = {name: row[name] for name in names} | {"created_at": row["created_at"].isoformat(), "heard": heard}
+                line = {"prompt": row["ai_enhanced_prompt"] or row["user_prompt"], "audio_url": row["audio_url"]}
+                line |= {"duration": row["duration_s"], "metadata": metadata, "quality_score": row["quality_score"]}
+                (json.dumps(line, ensure_ascii=False) + "\n").encode()
                 lines += 1
         return lines
 

@@ -178,14 +178,14 @@ def test_more_keys_than_slots_still_count_right(tmp_path):
 
 def test_two_exports_of_a_key_run_at_once_and_no_third(service, capture_service):
     from keeptake.errors import BusyError
-    from keeptake.ledger.exports import CopyReader, jsonl_query
+    from keeptake.ledger.exports import CopyReader, jsonl_queries
     from keeptake.ledger.serving import connect_arguments
 
     arguments = connect_arguments(service.ledger.url)
     service.post(capture_service.take("g1"))
-    running = [CopyReader(arguments, jsonl_query(), owner=split_key(service.key)[0]) for _ in range(2)]
+    running = [CopyReader(arguments, jsonl_queries(), owner=split_key(service.key)[0]) for _ in range(2)]
     with pytest.raises(BusyError):
-        CopyReader(arguments, jsonl_query(), owner=split_key(service.key)[0])
+        CopyReader(arguments, jsonl_queries(), owner=split_key(service.key)[0])
     refused = service.get("/export/jsonl")
     assert (refused.status_code, refused.json()["code"]) == (429, "too-many-exports")
     assert int(refused.headers["retry-after"]) > 0

@@ -19,7 +19,8 @@ WARM_S = 0.05
 
 FILL = (
     "INSERT INTO audio (sha256, storage_key, size_bytes, format, codec, duration_s, sample_rate_hz, channels)"
-    " SELECT encode(sha256(n::text::bytea), 'hex'), n::text, 1, 'mp3', 'mp3', 29.5, 44100, 2 FROM generate_series(2, {rows}, 2) n",
+    " SELECT encode(sha256(n::text::bytea), 'hex'), n::text, 1, 'mp3', 'mp3', 29.5, 44100, 2"
+    " FROM generate_series(2, {rows}, 2) n",
     "INSERT INTO features (audio_sha256, versions, tempo_bpm, key, has_vocals, loudness_lufs)"
     " SELECT sha256, 'x=1', 140.25, 'F minor', true, -9.25 FROM audio",
     "INSERT INTO generations (generation_id, identity_sha256, user_id, user_prompt, generation_params, audio_url, duration_s,"

@@ -23,7 +23,7 @@ from keeptake.capture.problems import Problem
 from keeptake.capture.routes_write import GenerationId
 from keeptake.capture.schemas import GenerationRecord, Page, StatisticsAnswer
 from keeptake.errors import GenerationStatus
-from keeptake.ledger.exports import MORE_CSV_COLUMNS, CopyReader, arrow_query, csv_query, jsonl_query
+from keeptake.ledger.exports import MORE_CSV_COLUMNS, CopyReader, arrow_query, csv_queries, jsonl_queries
 from keeptake.ledger.listing import RECORD, page_query
 from keeptake.records import public_record
 
@@ -61,8 +61,8 @@ async def export_jsonl(
     qualityScale: Literal["unit", "rating"] = "unit",
 ) -> Response:
     """A line of JSON a generation, in order of arrival; one snapshot."""
-    query = jsonl_query(provider=provider, least_quality=minQualityScore, scale=qualityScale)
-    return await _copied(request, principal, query, kind="jsonl", media_type="application/x-ndjson")
+    queries = jsonl_queries(provider=provider, least_quality=minQualityScore, scale=qualityScale)
+    return await _copied(request, principal, queries, kind="jsonl", media_type="application/x-ndjson")
 
 
 @router.get("/export/csv", tags=["export"], **operation(None, content={"text/csv": {"schema": {"type": "string"}}}))
@@ -88,8 +88,10 @@ async def export_csv(
             f"{len(unknown)} of the columns are not among {', '.join(MORE_CSV_COLUMNS)}",
             pointer="/query/columns",
         )
-    query = csv_query(provider=provider, least_quality=minQualityScore, more_columns=dict.fromkeys(more), is_excel_safe=excelSafe)
-    return await _copied(request, principal, query, kind="csv", media_type="text/csv; charset=utf-8")
+    queries = csv_queries(
+        provider=provider, least_quality=minQualityScore, more_columns=dict.fromkeys(more), is_excel_safe=excelSafe
+    )
+    return await _copied(request, principal, queries, kind="csv", media_type="text/csv; charset=utf-8")
 
 
 @router.get(
@@ -145,9 +147,9 @@ async def show_generation(generation_id: GenerationId, request: Request, princip
     return Response(body, media_type="application/json", headers={"ETag": etag})
 
 
-async def _copied(request: Request, principal: Principal, query: bytes, *, kind: str, media_type: str) -> Response:
+async def _copied(request: Request, principal: Principal, queries: tuple[bytes, ...], *, kind: str, media_type: str) -> Response:
     state = request.app.state
-    begin = partial(CopyReader, state.pool.arguments, query, owner=principal.name)
+    begin = partial(CopyReader, state.pool.arguments, queries, owner=principal.name)
     exporter: Exporter = state.exporter
     return await exporter.answer(request, begin, kind=kind, media_type=media_type)
 
