@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from dagster_project import cli_datasets, cli_keys, cli_quarantine
-from dagster_project.cli_output import Json, print_json, print_rows
+from dagster_project.cli_output import Json, flat, print_json, print_rows
 from keeptake.errors import BusyError, ConfigurationError, KeeptakeError, PublicationError, UnavailableError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -105,7 +105,8 @@ def import_(
     if as_json:
         print_json(report.as_dict())
     else:
-        print_rows([report.as_dict()], False, f"Imported from {source}")
+        rows = [{"what": what, "records": count} for what, count in flat(report.as_dict())]
+        print_rows(rows, False, f"Imported from {source}")
 
 
 @app.command()
@@ -120,7 +121,7 @@ def run(as_json: Json = False) -> None:
     if as_json:
         print_json(done)
     else:
-        print_rows([done], False, "Done by this call")
+        print_rows([{"what": what, "files or takes": count} for what, count in flat(done)], False, "Done by this call")
 
 
 @app.command()

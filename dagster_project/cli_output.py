@@ -30,3 +30,15 @@ def print_rows(rows: Iterable[Mapping[str, Any]], as_json: bool, title: str) -> 
                 table.add_column(name)
         table.add_row(*("" if value is None else str(value) for value in row.values()))
     Console().print(table if table.columns else f"{title}: none")
+
+
+def flat(counts: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Counts and counts by reason as one list.
+
+    >>> flat({"new": 3, "refused": {"not-json": 1}})
+    [('new', 3), ('refused: not-json', 1)]
+    """
+    pairs: list[tuple[str, Any]] = []
+    for name, value in counts.items():
+        pairs += [(f"{name}: {reason}", n) for reason, n in value.items()] if isinstance(value, Mapping) else [(name, value)]
+    return pairs
