@@ -61,7 +61,7 @@ def export(process, key, path):
 def test_a_million_rows(ledger, tmp_path, capture_service):
     with ledger.begin() as connection:
         for statement in FILL:
-            connection.exec_driver_sql(statement.format(rows=ROWS).replace("%%", "%"))
+            connection.exec_driver_sql(statement.format(rows=ROWS))
     with ledger.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.exec_driver_sql("VACUUM ANALYZE generations, audio, features")
     key = create_key(ledger, SCOPES)
