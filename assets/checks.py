@@ -1,12 +1,20 @@
 """Blocking and standing checks, declared next to what they guard."""
 
 import dagster as dg
+import polars as pl
 
+from assets import report
 from assets.analyzed_features import analyzed_features
 from assets.audio_files import audio_files
+from assets.curated_datasets import curated_dataset
+from assets.partitions import policy_names
 from assets.quality_scores import quality_scores
 from assets.raw_generations import raw_generations
+from keeptake.curation.policy import load_policy
+from keeptake.curation.readiness import readiness
 from keeptake.ledger import soundness
+from keeptake.ledger.datasets import kept_by_genre
+from keeptake.settings import settings
 from resources.audio_store import AudioStoreResource
 from resources.ledger import LedgerResource
 
@@ -47,3 +55,16 @@ def features_cover_the_stored_audio(ledger: LedgerResource) -> dg.AssetCheckResu
 def scores_lie_in_the_unit_interval(ledger: LedgerResource) -> dg.AssetCheckResult:
     """Every total lies in [0, 1] and equals the principal score of its generation."""
     return _result(soundness.scores_that_disagree(ledger.get()), meaning="takes whose score is not that of the formula")
+
+
+@dg.asset_check(asset=curated_dataset, blocking=False)
+def enough_for_a_first_fine_tuning(ledger: LedgerResource) -> dg.AssetCheckResult:
+    """How far each policy's dataset is from its goal, by genre: a warning until it is reached."""
+    policies = [load_policy(name, settings().policies_dir) for name in policy_names()]
+    found = {policy.name: readiness(kept_by_genre(ledger.get(), policy.name), policy) for policy in policies}
+    return dg.AssetCheckResult(
+        passed=all(far.is_ready for far in found.values()),
+        severity=dg.AssetCheckSeverity.WARN,
+        description="; ".join(f"{name}: {far.sentence()}" for name, far in found.items()),
+        metadata={name: report.table(pl.DataFrame(far.by_genre)) for name, far in found.items() if far.by_genre},
+    )

@@ -8,6 +8,7 @@ import dagster as dg
 from assets.analyzed_features import analyzed_features
 from assets.audio_files import audio_files
 from assets.checks import (
+    enough_for_a_first_fine_tuning,
     features_cover_the_stored_audio,
     scores_lie_in_the_unit_interval,
     stored_audio_is_there,
@@ -63,6 +64,7 @@ def build_definitions(*, resources: Mapping[str, Any] | None = None) -> dg.Defin
             dataset_manifest,
         ],
         asset_checks=[
+            enough_for_a_first_fine_tuning,
             takes_are_unique,
             stored_audio_is_there,
             features_cover_the_stored_audio,
