@@ -34,7 +34,7 @@ GRID_S = 2.0
 HALF_KERNEL = 4  # bars to either side
 SIMILARITY_DB = 6.0  # bars that differ by this much are similar by 1/e
 # Of the mean similarity within both sides over that across. On the dev set's clips of one section no bar but one in nine clips
-# reaches it, of 15 changes of section 11 do; 0.06 to 0.10 rank alike (benchmarks/results/hearing.md).
+# reaches it, of 15 changes of section 11 do; 0.06 to 0.10 rank alike (benchmarks/RESULTS.md).
 MIN_NOVELTY = 0.08
 SAME_LABEL_SHARE = (
     0.5  # of the distance between bars of one section: returning choruses of the dev set 0.1 to 0.3, others 0.53 to 3

@@ -40,7 +40,7 @@ MOST_PEAKS, LEAST_WEIGHT = 5, 0.02
 
 DETREND_S = 1.0  # the envelope's slow course is not rhythm
 COMB_BEATS = 4
-# Multinomial logistic regression of the annotated tempo on this evidence: benchmarks/fit_tempo.py, benchmarks/results/hearing.md
+# Multinomial logistic regression of the annotated tempo on this evidence: benchmarks/fit_tempo.py, benchmarks/RESULTS.md
 EVIDENCE = ("comb", "bar", "subdivision", "preference", "octaves", "density")
 WEIGHTS: Floats = np.array([4.3, 1.77, 0.77, 6.35, -0.99, 0.78])
 DENSITY_MEAN, DENSITY_DEVIATION = 1.5, 0.4  # of log onset rate, over the dev set

@@ -116,7 +116,7 @@ class MusicnnEmbedder:
 
     A vector is the mean over patches of each channel's mean (256) and maximum (256), then mean and deviation over time of the log
     mel spectrogram (96 and 96): the spectrogram's statistics tell recordings apart where the tagger has learnt to hear genres
-    (recall@1 0.84 → 0.90, `benchmarks/results/embed.md`). On a GPU the plain torch layers run in half precision, many patches at
+    (recall@1 0.84 → 0.90, `benchmarks/RESULTS.md`). On a GPU the plain torch layers run in half precision, many patches at
     once.
     """
 

@@ -14,7 +14,7 @@ import numpy as np
 
 MOST_DIMS = 256
 # Added to every variance before whitening, in units of one standardised dimension: without it a direction seen in three takes
-# weighs as much as one seen in all. Of 0.1 to 8, 2 was best or near it for every vector tried (benchmarks/results/embed.md).
+# weighs as much as one seen in all. Of 0.1 to 8, 2 was best or near it for every vector tried (benchmarks/RESULTS.md).
 RIDGE = 2.0
 # No single dimension may decide: one that hardly varied in the corpus can be a hundred deviations off in the next take.
 MOST_DEVIATIONS = 10.0

@@ -1,7 +1,7 @@
 """Which takes sound like this one? Nearest neighbours by cosine in the current space, under filters that lose nothing.
 
 An HNSW index proposes the nearest vectors first and the filter throws most of them away: plain, it answers with too few rows, or
-none (`benchmarks/results/embed.md`). So the filter goes first and is counted, no further than `EXACT_MOST`:
+none (`benchmarks/RESULTS.md`). So the filter goes first and is counted, no further than `EXACT_MOST`:
 
 - few takes pass: they alone are compared, exactly;
 - many pass, or there is no filter: the index gives the nearest takes of all, and if enough of them pass, these are the nearest
