@@ -31,6 +31,11 @@ CALLS = {
     ("get", PREFIX + "/export/csv"): ("export:read", {}, 200),
     ("get", PREFIX + "/export/parquet"): ("export:read", {}, 200),
     ("get", PREFIX + "/statistics/overview"): ("stats:read", {}, 200),
+    ("get", "/api/datasets"): ("export:read", {}, 200),
+    ("get", "/api/datasets/{name}"): ("export:read", {}, 404),
+    ("get", "/api/datasets/{name}/{version}"): ("export:read", {}, 404),
+    ("get", "/api/datasets/{name}/{version}/diff"): ("export:read", {"params": {"to": "v2-0123456789ab"}}, 404),
+    ("get", "/api/datasets/{name}/{version}/files/{file}"): ("export:read", {}, 404),
     ("get", "/metrics"): ("metrics:read", {}, 200),
     ("get", "/healthz"): (None, {}, 200),
     ("get", "/readyz"): (None, {}, 200),
@@ -72,7 +77,8 @@ def test_every_operation_refuses_everybody_but_the_right_key(service, capture_se
 
 def answer_to(service, method, path, given, key):
     with service.new_client(key) as client:
-        answer = client.request(method.upper(), path.replace("{generation_id}", "g1"), **given)
+        named = path.format(generation_id="g1", name="nothing", version="v1-0123456789ab", file="MANIFEST.json")
+        answer = client.request(method.upper(), named, **given)
     if answer.status_code >= 400 and path != "/readyz":
         assert answer.headers["content-type"] == "application/problem+json"
         assert answer.json()["status"] == answer.status_code

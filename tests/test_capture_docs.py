@@ -46,7 +46,7 @@ def test_the_page_about_the_service_names_every_operation(document):
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: apt-get install chromium")
-def test_docs_render_with_the_network_cut_off(service):
+def test_docs_render_with_the_network_cut_off(service, document):
     from playwright.sync_api import sync_playwright
 
     outside = []
@@ -65,7 +65,7 @@ def test_docs_render_with_the_network_cut_off(service):
         page.route("**/*", pass_on)
         page.goto(service.base_url + "/docs")
         page.wait_for_selector("#operations-capture-save_generation_api_training_metadata_post", timeout=60_000)
-        assert page.locator(".opblock").count() == 17
+        assert page.locator(".opblock").count() == sum(len(item) for item in document["paths"].values())
         assert "Keeptake" in page.title()
         browser.close()
     assert outside == []
