@@ -4,7 +4,11 @@ import dagster as dg
 
 from assets import report
 from assets.audio_files import audio_files
+from assets.raw_generations import raw_generations
+from keeptake.capture.missing import alert_missing
+from keeptake.ledger.expected import missing_by_provider
 from keeptake.ledger.status import days_with_failures
+from keeptake.settings import listed, settings
 from resources.ledger import LedgerResource
 from resources.notifier import NotifierResource
 
@@ -15,6 +19,25 @@ def run_failures(context: dg.RunFailureSensorContext, notifier: NotifierResource
     run = context.dagster_run
     day = run.tags.get("dagster/partition", "no partition")
     notifier.send(f"Keeptake: {run.job_name} failed", f"run {run.run_id} ({day}): {context.failure_event.message}")
+
+
+@dg.sensor(minimum_interval_seconds=60, default_status=dg.DefaultSensorStatus.RUNNING)
+def missing_metadata(ledger: LedgerResource) -> dg.SkipReason:
+    """Tell people once of generations that a provider announced and nobody saved by the second look."""
+    told = alert_missing(ledger.get(), listed(settings().notify_urls))
+    return dg.SkipReason(f"{len(told)} announced generations were found missing at this look")
+
+
+@dg.asset_check(asset=raw_generations, blocking=False)
+def announced_generations_are_saved(ledger: LedgerResource) -> dg.AssetCheckResult:
+    """Generations that were announced and never saved, by provider."""
+    missing = missing_by_provider(ledger.get())
+    return dg.AssetCheckResult(
+        passed=not missing,
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={"missing": report.counts(missing, name="provider")},
+        description=f"{sum(missing.values())} announced generations were never saved: ask the workstation to send them again",
+    )
 
 
 @dg.asset_check(asset=audio_files, blocking=False)
