@@ -113,8 +113,8 @@ def _quarantine(ledger: Ledger, sha256: str, failure: Failed) -> str:
     if isinstance(failure.error, AudioRefusedError):
         reason = failure.error.reason
     with ledger.begin() as connection:
-        mark_unhearable(connection, sha256, reason)
-    return reason
+        mark_unhearable(connection, sha256, reason.value)
+    return reason.value
 
 
 class _Worker(NamedTuple):

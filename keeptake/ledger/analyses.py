@@ -5,6 +5,7 @@ tells in one comparison whether anything of a file is stale. Belongs here: SQL o
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, NamedTuple, Protocol
 
 import sqlalchemy as sa
@@ -121,6 +122,7 @@ def save_analyses(connection: sa.Connection, heard: Sequence[Heard], versions: M
 
 
 def _part_rows(heard: Iterable[Heard]) -> Iterable[dict[str, Any]]:
+    now = datetime.now(UTC)
     for file in heard:
         for name, part in file.parts.items():
             yield {
@@ -131,6 +133,7 @@ def _part_rows(heard: Iterable[Heard]) -> Iterable[dict[str, Any]]:
                 "reason": part.reason,
                 "result": part.values,
                 "cpu_s": part.cpu_s,
+                "analyzed_at": now,  # an upsert leaves the default of an old row as it was
             }
 
 

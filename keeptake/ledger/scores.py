@@ -4,6 +4,7 @@ A score remembers the feedback revision and the features that it was made from: 
 Belongs here: SQL of `quality_scores`. Does not: the formulas (`curation/quality.py`).
 """
 
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 import polars as pl
@@ -74,6 +75,7 @@ def _rows(scored: pl.DataFrame, formula: str) -> list[dict[str, object]]:
         terms=pl.col(f"{formula}_terms").struct.json_encode(),
         feedback_revision="feedback_revision",
         features_versions="versions",
+        scored_at=pl.lit(datetime.now(UTC)),
     ).to_dicts()
 
 
