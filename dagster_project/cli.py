@@ -210,7 +210,7 @@ def analyze(
 @app.command()
 def similar(
     target: Annotated[str, typer.Argument(help="A generation's id, or an audio file.")],
-    k: Annotated[int, typer.Option(min=1, max=200)] = 10,
+    k: Annotated[int, typer.Option("-k", "--k", min=1, max=200, help="How many.")] = 10,
     user: Annotated[str | None, typer.Option()] = None,
     provider: Annotated[str | None, typer.Option()] = None,
     genre: Annotated[str | None, typer.Option()] = None,
