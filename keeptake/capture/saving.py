@@ -6,6 +6,7 @@ Belongs here: what a save means (new, replayed, in conflict). Does not: HTTP (`r
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from keeptake.errors import LedgerUnavailableError
 from keeptake.ledger.saves import GIVE_FEEDBACK, KNOWN, SAID, SAVE, identified, json_text, save_rows
 from keeptake.ledger.serving import ServingPool
 from keeptake.records import FEEDBACK, Accepted
@@ -52,6 +53,8 @@ async def save(pool: ServingPool, records: Sequence[Accepted], actor: str, step:
         name = record.generation.generation_id
         if name in new and record is first[name][0]:
             results.append(Saved(name, *new[name], is_replayed=False))
+        elif name not in known:  # it stood in the way of our row, and an outage took it before we could look
+            raise LedgerUnavailableError("the ledger lost a row in an outage: send this save again")
         else:
             results.append(await _repeated(pool, record, identity, known[name], actor))
     step("before-answer")
