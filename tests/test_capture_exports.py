@@ -215,9 +215,10 @@ def test_a_failure_midway_is_visible_to_the_client(many):
 def test_control_a_whole_export_ends_with_the_last_chunk(many):
     connection = begin_export(many)
     tail = b""
-    while not tail.endswith(b"0\r\n\r\n"):
-        tail = (tail + connection.recv(1 << 20))[-16:]
+    while not tail.endswith(b"0\r\n\r\n") and (piece := connection.recv(1 << 20)):
+        tail = (tail + piece)[-16:]
     connection.close()
+    assert tail.endswith(b"0\r\n\r\n")
 
 
 def test_an_export_during_writes_is_one_snapshot(many, capture_service):
