@@ -207,16 +207,28 @@ def analyze(
         print_json(line)
 
 
+def _heard_key(text: str) -> str:
+    """A key as the analysis spells it, from any usual spelling."""
+    from keeptake.curation.prompts import parse_key
+
+    if (key := parse_key(text)) is None:
+        raise typer.BadParameter("give a tonic and a mode, such as F# minor or Eb major")
+    return key
+
+
+TempoBpm = Annotated[float | None, typer.Option(min=0, help="Heard beats per minute, this one included.")]
+
+
 @app.command()
 def similar(
     target: Annotated[str, typer.Argument(help="A generation's id, or an audio file.")],
     k: Annotated[int, typer.Option("-k", "--k", min=1, max=200, help="How many.")] = 10,
-    user: Annotated[str | None, typer.Option()] = None,
-    provider: Annotated[str | None, typer.Option()] = None,
-    genre: Annotated[str | None, typer.Option()] = None,
-    key: Annotated[str | None, typer.Option()] = None,
-    tempo_from: Annotated[float | None, typer.Option(help="Beats per minute.")] = None,
-    tempo_to: Annotated[float | None, typer.Option(help="Beats per minute.")] = None,
+    user: Annotated[str | None, typer.Option(help="Only takes of this user.")] = None,
+    provider: Annotated[str | None, typer.Option(help="Only takes of this provider.")] = None,
+    genre: Annotated[str | None, typer.Option(help="Heard genre.")] = None,
+    key: Annotated[str | None, typer.Option(help="Heard key, such as Am or Eb major.", parser=_heard_key)] = None,
+    tempo_from: TempoBpm = None,
+    tempo_to: TempoBpm = None,
     as_json: Json = False,
 ) -> None:
     """The takes that sound most like a take or a file."""
@@ -226,6 +238,8 @@ def similar(
     from keeptake.ledger.similarity import similar as nearest
     from keeptake.settings import settings
 
+    if tempo_from is not None and tempo_to is not None and not tempo_from <= tempo_to:
+        raise typer.BadParameter("--tempo-from is above --tempo-to")
     filters = Filters(user_id=user, provider=provider, genre=genre, key=key, tempo_from_bpm=tempo_from, tempo_to_bpm=tempo_to)
     wanted = vector_of_file(Path(target), settings().models_location) if Path(target).is_file() else target
     with open_home() as ledger:

@@ -118,9 +118,10 @@ class Client:
         statistics: JsonObject = self._object("GET", f"{PREFIX}/statistics/overview")["statistics"]
         return statistics
 
-    def similar(self, generation_id: str, k: int = 10) -> list[JsonObject]:
-        """Takes that sound most like this one."""
-        items: list[JsonObject] = self._object("GET", f"{PREFIX}/{generation_id}/similar", params={"k": str(k)})["items"]
+    def similar(self, generation_id: str, k: int = 10, **filters: str | float) -> list[JsonObject]:
+        """Takes that sound most like this one; filters are userId, provider, genre, key, tempoFromBpm and tempoToBpm."""
+        params = {"k": k, **filters}
+        items: list[JsonObject] = self._object("GET", f"{PREFIX}/{generation_id}/similar", params=params)["items"]
         return items
 
     def send_audio(self, generation_id: str, audio: bytes) -> JsonObject:

@@ -3,11 +3,16 @@
 import base64
 import hashlib
 import io
+import json
 
+import numpy as np
 import pytest
 import soundfile
 
+from keeptake.audio.tonal import KEYS
 from keeptake.capture.app import PREFIX
+from keeptake.embedding.models import DEFAULT_MODEL
+from keeptake.ledger import similarity
 
 
 @pytest.fixture
@@ -85,36 +90,100 @@ def test_neighbours_wait_for_the_space_that_they_are_in(service, capture_service
     assert service.get("/g1/similar?k=0").status_code == 422
 
 
-def test_neighbours_are_named_nearest_first_with_the_version_of_the_space(service, capture_service):
-    import numpy as np
+def place(ledger, vectors):
+    """Give takes `g0`, `g1` … their places in a space of their own, unit vectors, with audio, tempo, key and genre."""
+    from pgvector import HalfVector
 
-    from keeptake.embedding.models import DEFAULT_MODEL
-
-    near = {"g0": [1.0, 0.0, 0.0], "g1": [0.9, 0.1, 0.0], "g2": [0.0, 1.0, 0.0]}
-    for name in near:
-        service.post(capture_service.take(name))
-    with service.ledger.begin() as connection:
-        connection.exec_driver_sql(
+    hashes = [f"{n:064x}" for n in range(len(vectors))]
+    with ledger.begin() as connection, connection.connection.cursor() as cursor:
+        cursor.execute(
             "INSERT INTO embedding_scalers (model, model_version, version, fitted_on, dims, mean, deviation, is_current)"
-            " VALUES (%s, '1', 1, 3, 3, '{0,0,0}', '{1,1,1}', true)",
-            (DEFAULT_MODEL,),
+            " VALUES (%s, '1', 1, 3, %s, '{0}', '{1}', true)",
+            (DEFAULT_MODEL, vectors.shape[1]),
         )
-        for index, (name, vector) in enumerate(near.items()):
-            sha256 = f"{index:064x}"
-            connection.exec_driver_sql(
-                "INSERT INTO audio (sha256, storage_key, size_bytes, format, codec, duration_s, sample_rate_hz, channels)"
-                " VALUES (%s, 'x', 1, 'mp3', 'mp3', 30, 44100, 2)",
-                (sha256,),
-            )
-            unit = np.array(vector) / np.linalg.norm(vector)
-            connection.exec_driver_sql(
-                "INSERT INTO scaled_embeddings SELECT %s, id, %s::halfvec FROM embedding_scalers", (sha256, str(unit.tolist()))
-            )
-            connection.exec_driver_sql(
-                "UPDATE generations SET audio_sha256 = %s, audio_status = 'stored' WHERE generation_id = %s", (sha256, name)
-            )
+        cursor.executemany(
+            "INSERT INTO audio (sha256, storage_key, size_bytes, format, codec, duration_s, sample_rate_hz, channels)"
+            " VALUES (%s, 'x', 1, 'mp3', 'mp3', 30, 44100, 2)",
+            [(sha256,) for sha256 in hashes],
+        )
+        cursor.executemany(
+            "INSERT INTO scaled_embeddings SELECT %s, id, %s::halfvec FROM embedding_scalers",
+            [(hashes[n], HalfVector(vector).to_text()) for n, vector in enumerate(vectors)],
+        )
+        cursor.executemany(
+            "INSERT INTO features (audio_sha256, versions, tempo_bpm, key, genre) VALUES (%s, '', %s, %s, %s)",
+            [(hashes[n], 60 + n % 100, KEYS[n % 24], f"genre{n % 2}") for n in range(len(vectors))],
+        )
+        cursor.executemany(
+            "UPDATE generations SET audio_sha256 = %s, audio_status = 'stored' WHERE generation_id = %s",
+            [(sha256, f"g{n}") for n, sha256 in enumerate(hashes)],
+        )
+
+
+def test_neighbours_are_named_nearest_first_with_the_version_of_the_space(service, capture_service):
+    for name in ("g0", "g1", "g2"):
+        service.post(capture_service.take(name))
+    place(service.ledger, np.array([[1.0, 0.0, 0.0], [0.99, 0.11, 0.0], [0.0, 1.0, 0.0]]))
     found = service.get("/g0/similar?k=2")
     assert found.status_code == 200, found.text
     assert [item["generationId"] for item in found.json()["items"]] == ["g1", "g2"]
     assert found.json()["items"][0]["similarity"] == pytest.approx(0.994, abs=0.01)
     assert found.json()["modelVersion"] == f"{DEFAULT_MODEL}@1/1"
+
+
+TAKES = 600
+SELECTED = {
+    "": lambda n: True,
+    "genre=genre1": lambda n: n % 2 == 1,
+    "provider=suno&tempoFromBpm=80": lambda n: n % 5 == 0 and n % 100 >= 20,
+    "tempoFromBpm=80&tempoToBpm=81.5": lambda n: n % 100 in (20, 21),
+    "key=C%23m": lambda n: n % 24 == 13,
+    "key=d+flat+minor&tempoToBpm=96": lambda n: n % 24 == 13 and n % 100 <= 36,
+    "userId=user7": lambda n: n % 200 == 7,
+    "userId=nobody": lambda n: False,
+}
+
+
+def test_filters_over_http_give_what_an_exact_search_gives(service, capture_service, monkeypatch):
+    """At shares from everything to nobody, whichever of the two ways the search goes."""
+    vectors = np.random.default_rng(0).standard_normal((TAKES, 16))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    takes = [
+        capture_service.take(f"g{n}", userId=f"user{n % 200}", provider="suno" if n % 5 == 0 else "udio") for n in range(TAKES)
+    ]
+    lines = "".join(json.dumps(take) + "\n" for take in takes)
+    sent = service.client.post(f"{PREFIX}/batch", content=lines, headers={"Content-Type": "application/x-ndjson"})
+    assert sent.json()["saved"] == TAKES
+    place(service.ledger, vectors)
+    cosines = vectors @ vectors[0]
+    for exact_most in (0, 5_000):
+        monkeypatch.setattr(similarity, "EXACT_MOST", exact_most)
+        for query, passes in SELECTED.items():
+            order = [f"g{n}" for n in np.argsort(-cosines) if n != 0 and passes(n)][:10]
+            found = service.get(f"/g0/similar?{query}")
+            assert found.status_code == 200, found.text
+            assert [item["generationId"] for item in found.json()["items"]] == order, (query, exact_most)
+
+
+@pytest.mark.parametrize(
+    ("query", "pointer"),
+    [
+        ("tempoFromBpm=nan", "/query/tempoFromBpm"),
+        ("tempoToBpm=inf", "/query/tempoToBpm"),
+        ("tempoToBpm=-1", "/query/tempoToBpm"),
+        ("tempoFromBpm=fast", "/query/tempoFromBpm"),
+        ("tempoFromBpm=140&tempoToBpm=90", "/query/tempoFromBpm"),
+        ("key=H%20minor", "/query/key"),
+        ("key=", "/query/key"),
+        ("userId=", "/query/userId"),
+        ("genre=a%00b", "/query/genre"),
+        ("provider=" + "x" * 513, "/query/provider"),
+    ],
+)
+def test_a_filter_that_cannot_be_meant_is_refused_with_its_name(service, capture_service, query, pointer):
+    service.post(capture_service.take("g0"))
+    refused = service.get(f"/g0/similar?{query}")
+    assert refused.status_code == 422
+    assert refused.headers["content-type"] == "application/problem+json"
+    assert refused.json()["code"] == "invalid-parameter"
+    assert [error["pointer"] for error in refused.json()["errors"]] == [pointer]

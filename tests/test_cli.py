@@ -128,3 +128,18 @@ def test_analyze_prints_json_lines_and_needs_no_ledger(tmp_path, source):
     assert (heard["status"], page["status"], page["reason"]) == ("ok", "quarantined", "not-audio")
     assert heard["tempo_bpm"] == pytest.approx(96, rel=0.01)
     assert not (tmp_path / "pg").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["--key", "H minor"], "F# minor"),
+        (["--tempo-from", "140", "--tempo-to", "90"], "above"),
+        (["--tempo-from", "nan"], "greater than or equal to 0"),
+        (["--tempo-to", "-1"], "greater than or equal to 0"),
+    ],
+)
+def test_a_filter_of_similar_that_cannot_be_meant_is_refused(home, given, said):
+    done = keeptake(home, "similar", "take-0", *given)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert said in done.stderr

@@ -1,6 +1,10 @@
 """Nearest takes: the space is versioned, the filters lose nothing, and the answers are those of an exact search."""
 
 import hashlib
+import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import psycopg
@@ -122,6 +126,21 @@ def test_filters_lose_nothing(placed, vectors, monkeypatch):
         assert hits >= 0.95 * wanted, name
         if passing <= similarity.EXACT_MOST:
             assert hits == wanted, name
+
+
+def test_the_command_filters_as_the_search_does(placed, tmp_path):
+    options = ["--provider", "provider3", "--tempo-from", "80", "--tempo-to", "90", "-k", "4", "--json"]
+    done = subprocess.run(
+        [sys.executable, "-m", "dagster_project.cli", "similar", "g0", *options],
+        env=os.environ | {"KEEPTAKE_HOME": str(tmp_path), "KEEPTAKE_DATABASE_URL": placed.url},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    expected = similar(placed, "g0", 4, Filters(provider="provider3", tempo_from_bpm=80, tempo_to_bpm=90))
+    assert [json.loads(line)["generation_id"] for line in done.stdout.splitlines()] == [n.generation_id for n in expected]
+    assert {int(n.generation_id[1:]) % 100 for n in expected} <= {23}
 
 
 def test_control_plain_hnsw_behind_a_filter_returns_too_few(placed):

@@ -16,10 +16,11 @@ from keeptake.capture.access import Guard, Principal
 from keeptake.capture.answers import json_answer, operation
 from keeptake.capture.problems import Problem
 from keeptake.capture.ranges import byte_range
-from keeptake.capture.routes_read import Reader
+from keeptake.capture.routes_read import Name, Reader
 from keeptake.capture.routes_write import GenerationId, Writer
 from keeptake.capture.schemas import SimilarAnswer, StoredAnswer, body, problems
 from keeptake.capture.uploads import WHOSE, Uploads, Whose
+from keeptake.curation.prompts import parse_key
 from keeptake.errors import LedgerUnavailableError
 from keeptake.ledger.serving import DEADLINE_S
 
@@ -40,6 +41,15 @@ MEDIA_TYPES = {
 }
 _AUDIO = {"audio/mpeg": {"schema": {"type": "string", "format": "binary"}}}
 _RAW = body({"type": "string", "format": "binary"}, "application/octet-stream")
+
+TempoBpm = Annotated[
+    float | None,
+    Query(ge=0, le=1000, allow_inf_nan=False, description="Heard beats per minute, this one included.", examples=[120]),
+]
+HeardKey = Annotated[
+    str | None,
+    Query(max_length=40, description="Heard key, in any usual spelling; a letter alone is major.", examples=["F# minor", "Ebm"]),
+]
 
 router = APIRouter(tags=["audio"])
 
@@ -91,19 +101,28 @@ async def similar_takes(
     generation_id: GenerationId,
     request: Request,
     principal: Annotated[Principal, Depends(Guard("ml:read", "read"))],
-    k: Annotated[int, Query(ge=1, le=100)] = 10,
+    k: Annotated[int, Query(ge=1, le=100, description="How many; fewer come only where no more pass.")] = 10,
+    userId: Name = None,
+    provider: Name = None,
+    genre: Name = None,
+    key: HeardKey = None,
+    tempoFromBpm: TempoBpm = None,
+    tempoToBpm: TempoBpm = None,
 ) -> Response:
-    """Takes that sound most like this one."""
+    """Takes that sound most like this one, of those that pass every filter given."""
     from keeptake.embedding.models import DEFAULT_MODEL
     from keeptake.ledger.embeddings import current_scaler
-    from keeptake.ledger.similarity import EmbeddingPendingError, similar
+    from keeptake.ledger.similarity import EmbeddingPendingError, Filters, similar
 
+    if tempoFromBpm is not None and tempoToBpm is not None and tempoFromBpm > tempoToBpm:
+        raise Problem(422, "invalid-parameter", "tempoFromBpm is above tempoToBpm", pointer="/query/tempoFromBpm")
+    filters = Filters(userId, provider, genre, _known_key(key), tempoFromBpm, tempoToBpm)
     state = request.app.state
     if not await state.pool.rows(WHOSE, (generation_id,)):
         raise _unknown(generation_id)
     try:
         async with asyncio.timeout(DEADLINE_S):
-            found = await asyncio.to_thread(similar, state.ledger, generation_id, k)
+            found = await asyncio.to_thread(similar, state.ledger, generation_id, k, filters)
             scaler = await asyncio.to_thread(current_scaler, state.ledger, DEFAULT_MODEL)
     except EmbeddingPendingError:
         raise Problem(409, "embedding-pending", "the take has no place among the others yet: repeat later") from None
@@ -112,6 +131,13 @@ async def similar_takes(
     version = f"{scaler.model}@{scaler.model_version}/{scaler.version}" if scaler else ""
     items = [{"generationId": item.generation_id, "similarity": item.similarity} for item in found]
     return json_answer({"items": items, "modelVersion": version})
+
+
+def _known_key(text: str | None) -> str | None:
+    key = None if text is None else parse_key(text)
+    if text is not None and key is None:
+        raise Problem(422, "invalid-parameter", "key is a tonic and a mode, such as F# minor or Eb major", pointer="/query/key")
+    return key
 
 
 def _unknown(generation_id: str) -> Problem:
