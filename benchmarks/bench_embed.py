@@ -293,6 +293,10 @@ def bench_search(count: int) -> bool:
             "all": (Filters(), n >= 0),
             "half, by tempo": (Filters(tempo_to_bpm=99.95), n % 1_000 < 500),
             "a fifth, a provider that sounds alike": (Filters(provider="provider3"), style % 5 == 3),
+            "10 %, that provider and a tempo": (
+                Filters(provider="provider3", tempo_to_bpm=99.95),
+                (style % 5 == 3) & (n % 1_000 < 500),
+            ),
             "10 %, by tempo": (Filters(tempo_to_bpm=59.95), n % 1_000 < 100),
             "6 %, by tempo": (Filters(tempo_to_bpm=55.95), n % 1_000 < 60),
             "4 %, a genre that sounds alike": (Filters(genre="genre7"), style % 25 == 7),
@@ -327,12 +331,12 @@ def search_case(ledger: object, name: str, filters: object, allowed: np.ndarray,
     with ledger.begin() as connection:  # the pool gives the same one to every search that follows
         backend = connection.exec_driver_sql("SELECT pg_backend_pid()").scalar_one()
     milliseconds, cpu_milliseconds, hits, wanted, lost, alone = [], [], 0, 0, 0, 0
-    for query in queries:
+    truth = [nearest_exact(unit, query, allowed) for query in queries]  # before: numpy's threads idle noisily after a product
+    for query, expected in zip(queries, truth, strict=True):
         start, start_cpu_s = time.perf_counter(), cpu_s(backend)
         found = similar(ledger, f"g{query}", K, filters)
         milliseconds.append(1e3 * (time.perf_counter() - start))
         cpu_milliseconds.append(1e3 * (cpu_s(backend) - start_cpu_s))
-        expected = nearest_exact(unit, query, allowed)
         hits, wanted = hits + len({take.generation_id for take in found} & expected), wanted + len(expected)
         lost += len(expected) - len(found)
         alone += index_alone(ledger, f"g{query}", filters)
@@ -342,8 +346,8 @@ def search_case(ledger: object, name: str, filters: object, allowed: np.ndarray,
         f" {cpu_p50:5.1f} and {cpu_p99:6.1f} ms CPU, recall@10 {hits / wanted:.3f},"
         f" rows lost {lost} of {wanted}; the index alone lost {wanted - alone}"
     )
-    # The floor of time is for a search without a filter, in CPU of client and server: a busy machine's wall measures others.
-    return lost == 0 and hits / wanted >= 0.98 and (cpu_p50 <= MOST_P50_MS or not allowed.all())
+    # The floor of time is in CPU of client and server: a busy machine's wall measures others.
+    return lost == 0 and hits / wanted >= 0.99 and cpu_p50 <= MOST_P50_MS
 
 
 def nearest_exact(unit: np.ndarray, query: int, allowed: np.ndarray) -> set[str]:

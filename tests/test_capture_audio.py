@@ -13,6 +13,7 @@ from keeptake.audio.tonal import KEYS
 from keeptake.capture.app import PREFIX
 from keeptake.embedding.models import DEFAULT_MODEL
 from keeptake.ledger import similarity
+from keeptake.ledger.embeddings import renew_space
 
 
 @pytest.fixture
@@ -118,6 +119,7 @@ def place(ledger, vectors):
             "UPDATE generations SET audio_sha256 = %s, audio_status = 'stored' WHERE generation_id = %s",
             [(sha256, f"g{n}") for n, sha256 in enumerate(hashes)],
         )
+    renew_space(ledger, DEFAULT_MODEL, "1")  # notes beside the vectors what is filtered by
 
 
 def test_neighbours_are_named_nearest_first_with_the_version_of_the_space(service, capture_service):

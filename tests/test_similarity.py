@@ -179,10 +179,62 @@ def test_answers_come_through_the_index(placed):
 
 
 def test_an_index_that_finds_too_few_is_followed_by_an_exact_search(placed, monkeypatch, vectors):
-    monkeypatch.setattr(similarity, "_nearest_indexed", lambda *args, **options: [])
+    monkeypatch.setattr(similarity, "_checked", lambda *args: [])
 
     found = [neighbour.generation_id for neighbour in similar(placed, "g5", 10)]
     assert found == exact(placed, vectors, 5, lambda n: True, 10)
+
+
+def test_a_filter_holds_for_what_is_heard_now_though_the_notes_are_older(small):
+    """What lies beside the vectors is as old as the last renewal: no wrong take, none too few; and the renewal catches up."""
+    (nearest,) = similar(small, "g0", 1, Filters(genre="genre1"))
+    with small.begin() as connection:
+        connection.execute(
+            sa.text(
+                "UPDATE features SET genre = 'heard anew' WHERE audio_sha256 ="
+                " (SELECT audio_sha256 FROM generations WHERE generation_id = :id)"
+            ),
+            {"id": nearest.generation_id},
+        )
+    assert nearest.generation_id not in {take.generation_id for take in similar(small, "g0", 10, Filters(genre="genre1"))}
+    assert [take.generation_id for take in similar(small, "g0", 5, Filters(genre="heard anew"))] == [nearest.generation_id]
+    assert len(similar(small, "g0", 25, Filters(genre="genre1"))) == 19
+
+    renew_space(small, DEFAULT_MODEL, MUSICNN_VERSION)
+    with small.begin() as connection:
+        assert connection.execute(sa.text("SELECT count(*) FROM scaled_embeddings WHERE genre = 'heard anew'")).scalar() == 1
+
+
+def test_a_take_that_comes_with_known_audio_is_noted_and_an_erased_one_no_more(small):
+    notes = sa.text(f"SELECT user_ids, providers FROM scaled_embeddings WHERE audio_sha256 = '{sha(1)}'")
+    with small.begin() as connection:
+        connection.execute(sa.text(f"UPDATE generations SET audio_sha256 = '{sha(1)}' WHERE generation_id = 'g2'"))
+    renew_space(small, DEFAULT_MODEL, MUSICNN_VERSION)
+    with small.begin() as connection:
+        assert tuple(connection.execute(notes).one()) == (["user1", "user2"], ["provider1", "provider2"])
+        connection.execute(sa.text("UPDATE generations SET erased_at = now() WHERE generation_id = 'g1'"))
+    assert similar(small, "g0", 5, Filters(user_id="user1")) == []
+    renew_space(small, DEFAULT_MODEL, MUSICNN_VERSION)
+    with small.begin() as connection:
+        assert tuple(connection.execute(notes).one()) == (["user2"], ["provider2"])
+
+
+def test_a_renewal_without_news_writes_nothing(small):
+    rows = sa.text("SELECT array_agg(xmin::text ORDER BY audio_sha256) FROM scaled_embeddings")
+    with small.begin() as connection:
+        before = connection.execute(rows).scalar()
+    renew_space(small, DEFAULT_MODEL, MUSICNN_VERSION)
+    with small.begin() as connection:
+        assert connection.execute(rows).scalar() == before
+
+
+def test_few_that_pass_are_found_by_the_notes_beside_the_vectors(placed, vectors, monkeypatch):
+    """Neither by the index nor by the search that joins everything, which is right as well but slow."""
+    monkeypatch.setattr(similarity, "_nearest_exact", lambda *args: pytest.fail("joined"))
+    monkeypatch.setattr(similarity, "_by_index", lambda *args: pytest.fail("asked the index"))
+
+    found = [neighbour.generation_id for neighbour in similar(placed, "g5", 10, Filters(provider="provider3"))]
+    assert found == exact(placed, vectors, 5, lambda n: n % 10 == 3, 10)
 
 
 def test_similarity_is_the_cosine_and_a_copy_is_nearest(small, vectors):

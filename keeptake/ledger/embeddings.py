@@ -28,6 +28,26 @@ CHUNK = 2_000
 CLAIM_WAIT_S = 60.0
 INDEX_MEMORY = "512MB"  # the graph of 100,000 vectors fits; without it the build falls back to the disk
 
+# What search filters by, as it stands now, of the audio of a row `e`; kept beside each scaled vector.
+_FILTERED_BY = "genre, key, tempo_bpm, user_ids, providers"
+_NOW = """
+    LEFT JOIN features f ON f.audio_sha256 = e.audio_sha256
+    CROSS JOIN LATERAL (
+        SELECT array_agg(DISTINCT user_id) AS user_ids, array_agg(DISTINCT provider) AS providers
+        FROM generations g WHERE g.audio_sha256 = e.audio_sha256 AND g.erased_at IS NULL
+    ) t
+"""
+_REFRESH = f"""
+    UPDATE scaled_embeddings s SET ({_FILTERED_BY}) = ROW (n.genre, n.key, n.tempo_bpm, n.user_ids, n.providers)
+    FROM (
+        SELECT e.audio_sha256, f.genre, f.key, f.tempo_bpm, t.user_ids, t.providers FROM scaled_embeddings e {_NOW}
+        WHERE e.scaler = :scaler
+    ) n
+    WHERE s.scaler = :scaler AND s.audio_sha256 = n.audio_sha256
+      AND (s.genre, s.key, s.tempo_bpm, s.user_ids, s.providers)
+          IS DISTINCT FROM (n.genre, n.key, n.tempo_bpm, n.user_ids, n.providers)
+"""
+
 
 class StoredScaler(NamedTuple):
     """A scaler in the ledger."""
@@ -77,6 +97,8 @@ def read_scaler(connection: sa.Connection, scaler: StoredScaler) -> Scaler:
 def renew_space(ledger: Ledger, model: str, model_version: str, *, growth: float = GROWTH) -> SpaceReport:
     """Scale what is new; fit and index anew where the corpus outgrew the scaler, or a new version of the model has caught up.
 
+    What takes are filtered by is brought up to date as well.
+
     Parameters
     ----------
     growth : float
@@ -96,6 +118,7 @@ def renew_space(ledger: Ledger, model: str, model_version: str, *, growth: float
         if current is None:
             return SpaceReport(None, 0, 0, False)
         added = _scale_new(ledger, current)
+        _refresh_filters(ledger, current)
         vectors = _in_space(ledger, current)
     return SpaceReport(current, vectors, vectors if is_due else added, is_due)
 
@@ -175,18 +198,24 @@ def _scale_new(ledger: Ledger, scaler: StoredScaler) -> int:
         # Rounded to half precision here: the text is half as long as that of float32, and equal to what is stored.
         scaled = apply_scaler(transform, _matrix(chunk)).astype(np.float16)
         rows = (
-            {"audio_sha256": sha256, "scaler": scaler.id, "vector": f"[{','.join(map(str, vector.tolist()))}]"}
-            for sha256, vector in zip(chunk["audio_sha256"], scaled, strict=True)
+            {**filtered_by, "scaler": scaler.id, "vector": f"[{','.join(map(str, vector.tolist()))}]"}
+            for filtered_by, vector in zip(chunk.drop("vector").iter_rows(named=True), scaled, strict=True)
         )
         with ledger.begin() as connection:
             added += upsert(connection, scaled_embeddings, rows, conflict=("audio_sha256", "scaler"))
     return added
 
 
+def _refresh_filters(ledger: Ledger, scaler: StoredScaler) -> None:
+    """Note beside the vectors what was heard anew, and takes that came with audio known before."""
+    with ledger.begin() as connection:
+        connection.execute(sa.text(_REFRESH), {"scaler": scaler.id})
+
+
 def _raw_vectors(
     ledger: Ledger, model: str, model_version: str, *, chunk: int, not_in: int | None = None
 ) -> Iterator[pl.DataFrame]:
-    """Columns `audio_sha256` and `vector`, in order of the hash, which is a random one."""
+    """Columns `audio_sha256`, `vector` and those that search filters by, in order of the hash, which is a random one."""
     missing = (
         ""
         if not_in is None
@@ -198,8 +227,9 @@ def _raw_vectors(
     last = ""
     while True:
         frame = ledger.arrow(
-            f"SELECT e.audio_sha256, e.vector FROM embeddings e WHERE e.model = {_quoted(model)}"
-            f" AND e.version = {_quoted(model_version)} AND e.audio_sha256 > {_quoted(last)}{missing}"
+            f"SELECT e.audio_sha256, e.vector, {_FILTERED_BY} FROM embeddings e {_NOW}"
+            f" WHERE e.model = {_quoted(model)} AND e.version = {_quoted(model_version)}"
+            f" AND e.audio_sha256 > {_quoted(last)}{missing}"
             f" ORDER BY e.audio_sha256 LIMIT {int(chunk)}"
         )
         if frame.is_empty():

@@ -1,11 +1,14 @@
 """Which takes sound like this one? Nearest neighbours by cosine in the current space, under filters that lose nothing.
 
 An HNSW index proposes the nearest vectors first and the filter throws most of them away: plain, it answers with too few rows, or
-none (`benchmarks/RESULTS.md`). So the filter goes first and is counted, no further than `EXACT_MOST`:
+none (`benchmarks/RESULTS.md`). So what takes are filtered by lies beside their vectors:
 
-- few takes pass: they alone are compared, exactly;
-- many pass, or there is no filter: the index gives the nearest takes of all, and if enough of them pass, these are the nearest
-  that pass; if not, it gives more, and then the answer is computed exactly after all.
+- where no more than about `EXACT_MOST` pass, they alone are compared, exactly;
+- where more pass, or there is no filter, the index gives the nearest takes of all, and if enough of them pass, these are the
+  nearest that pass; if not, the answer is computed exactly after all.
+
+What lies beside a vector is as old as the last renewal of the space. A neighbour is therefore checked against the ledger as it
+is now, and where too few are left, the ledger itself is searched.
 
 pgvector's iterative scan was rejected: it always finds enough, but takes what it finds far from the query for the nearest
 (recall@10 0.78 where those that pass sound alike, and unlike the query).
@@ -26,9 +29,9 @@ from keeptake.errors import UnavailableError
 from keeptake.ledger.connection import Ledger
 from keeptake.ledger.embeddings import StoredScaler, read_scaler, scaler_in_use
 
-EXACT_MOST = 5_000  # takes that are compared one by one
+EXACT_MOST = 25_000  # takes that are compared one by one: about 12 ms
 MOST_NEIGHBOURS = 200
-EXAMINED = (400, 1_000)  # candidates that the index collects: at first, and on a second try
+EXAMINED = (400, 1_000)  # candidates that the index collects: at first, and on a second try where nothing is filtered
 CERTAIN = 4  # of the candidates the nearest fourth are the nearest of all; about those beyond the index errs
 
 
@@ -55,6 +58,7 @@ class Neighbour(NamedTuple):
     similarity: float
 
 
+# As the ledger has it now, of a take `g` and the features `f` of its audio; and as it was noted beside the vector.
 _CONDITIONS = {
     "user_id": "g.user_id = :user_id",
     "provider": "g.provider = :provider",
@@ -62,6 +66,14 @@ _CONDITIONS = {
     "key": "f.key = :key",
     "tempo_from_bpm": "f.tempo_bpm >= :tempo_from_bpm",
     "tempo_to_bpm": "f.tempo_bpm <= :tempo_to_bpm",
+}
+_NOTED = {
+    "user_id": "user_ids @> ARRAY[:user_id]",
+    "provider": "providers @> ARRAY[:provider]",
+    "genre": "genre = :genre",
+    "key": "key = :key",
+    "tempo_from_bpm": "tempo_bpm >= :tempo_from_bpm",
+    "tempo_to_bpm": "tempo_bpm <= :tempo_to_bpm",
 }
 
 
@@ -97,19 +109,22 @@ def similar(
     if not 1 <= k <= MOST_NEIGHBOURS:
         raise ValueError(f"k must be 1 to {MOST_NEIGHBOURS}, got {k}")
     conditions, values = _filter(filters or Filters(), target if isinstance(target, str) else None)
+    noted = _noted(filters or Filters())
     with ledger.begin() as connection:
         scaler = scaler_in_use(connection, model)
         if scaler is None:
             raise EmbeddingPendingError(f"no takes are placed by {model} yet: run the embeddings, then repeat")
-        vector = _vector(connection, target, scaler)
-        # Postgres' default is for spinning disks: with it, a filter that a thousand takes pass reads every generation instead.
+        values["vector"] = _vector(connection, target, scaler)
+        # Postgres' default is for spinning disks: with it, a filter that a thousand takes pass reads every vector instead.
         connection.execute(sa.text("SET LOCAL random_page_cost = 1.1"))
-        is_rare = bool(conditions) and _passing(connection, conditions, values) <= EXACT_MOST
-        for examined in () if is_rare else EXAMINED:
-            found = _nearest_indexed(connection, scaler, vector, k, conditions, values, examined=examined)
+        is_few = bool(noted) and _passing(connection, scaler, noted, values) <= EXACT_MOST
+        for examined in () if is_few else EXAMINED[: 1 if noted else None]:
+            connection.execute(sa.text(f"SET LOCAL hnsw.ef_search = {examined}"))
+            found = _checked(connection, _by_index(scaler, examined), k, conditions, values)
             if len(found) == k:
                 return found
-        return _nearest_exact(connection, scaler, vector, k, conditions, values)
+        found = _checked(connection, _by_notes(scaler, noted, 2 * k), k, conditions, values) if noted else []
+        return found if len(found) == k else _nearest_exact(connection, scaler, k, conditions, values)
 
 
 def _vector(connection: sa.Connection, target: str | np.ndarray, scaler: StoredScaler) -> str:
@@ -127,10 +142,19 @@ def _vector(connection: sa.Connection, target: str | np.ndarray, scaler: StoredS
     return vector
 
 
+def _given(filters: Filters) -> dict[str, Any]:
+    return {field.name: getattr(filters, field.name) for field in fields(filters) if getattr(filters, field.name) is not None}
+
+
 def _filter(filters: Filters, itself: str | None) -> tuple[list[str], dict[str, Any]]:
     """Conditions on `g` and `f`, and their values; the take itself is left out later, since it filters nothing."""
-    given = {field.name: getattr(filters, field.name) for field in fields(filters) if getattr(filters, field.name) is not None}
+    given = _given(filters)
     return [_CONDITIONS[name] for name in given], {**given, "itself": itself}
+
+
+def _noted(filters: Filters) -> list[str]:
+    """The same conditions on what lies beside the vectors."""
+    return [_NOTED[name] for name in _given(filters)]
 
 
 def _source(conditions: list[str]) -> tuple[str, str]:
@@ -140,24 +164,51 @@ def _source(conditions: list[str]) -> tuple[str, str]:
     return f"generations g{features}", " AND ".join(rest)
 
 
-def _passing(connection: sa.Connection, conditions: list[str], values: Mapping[str, Any]) -> int:
-    """About how many takes pass, counted no further than needed: the fewest that pass on one side of the join.
+def _passing(connection: sa.Connection, scaler: StoredScaler, noted: list[str], values: Mapping[str, Any]) -> int:
+    """How many vectors pass, as the planner guesses: it decides which of two right ways is likely the faster.
 
-    The join itself would cost as much as the search. What hangs on the count is only which of two right ways is the faster.
+    Counting them takes two thirds as long as comparing them.
     """
-    counts = []
-    for table in ("generations g", "features f"):
-        own = [condition for condition in conditions if condition.startswith(table[-1] + ".")]
-        if own:
-            query = f"SELECT count(*) FROM (SELECT FROM {table} WHERE {' AND '.join(own)} LIMIT {EXACT_MOST + 1}) AS passing"
-            counts.append(int(connection.execute(sa.text(query), values).scalar_one()))
-    return min(counts)
+    query = f"EXPLAIN (FORMAT JSON) SELECT FROM scaled_embeddings WHERE {' AND '.join([f'scaler = {scaler.id}', *noted])}"
+    (explained,) = connection.execute(sa.text(query), values).scalar_one()
+    return int(explained["Plan"]["Plan Rows"])
+
+
+def _by_index(scaler: StoredScaler, examined: int) -> str:
+    """Query for the nearest vectors of all, as many as the index is sure of."""
+    # The cast and the scaler stand here as they stand in the index, or Postgres would not see that it fits.
+    distance = f"vector::halfvec({scaler.dims}) <=> CAST(:vector AS halfvec({scaler.dims}))"
+    where = f"WHERE scaler = {scaler.id} ORDER BY {distance} LIMIT {examined // CERTAIN}"
+    return f"SELECT audio_sha256, {distance} AS distance FROM scaled_embeddings {where}"
+
+
+def _by_notes(scaler: StoredScaler, noted: list[str], most: int) -> str:
+    """Query for the nearest vectors of those that pass, each compared."""
+    where = " AND ".join([f"scaler = {scaler.id}", *noted])
+    return (
+        "SELECT audio_sha256, vector <=> CAST(:vector AS halfvec) AS distance FROM scaled_embeddings"
+        f" WHERE {where} ORDER BY distance LIMIT {most}"
+    )
+
+
+def _checked(
+    connection: sa.Connection, proposed: str, k: int, conditions: list[str], values: Mapping[str, Any]
+) -> list[Neighbour]:
+    """At most `k` takes, nearest first, whose vectors are proposed and which pass as the ledger is now."""
+    source, where = _source(conditions)
+    query = f"""
+        WITH nearest AS MATERIALIZED ({proposed})
+        SELECT g.generation_id, 1 - n.distance
+        FROM nearest n JOIN {source.replace("generations g", "generations g ON g.audio_sha256 = n.audio_sha256", 1)}
+        WHERE {where} ORDER BY n.distance, g.generation_id LIMIT {k}
+    """
+    return [Neighbour(*row) for row in connection.execute(sa.text(query), values)]
 
 
 def _nearest_exact(
-    connection: sa.Connection, scaler: StoredScaler, vector: str, k: int, conditions: list[str], values: Mapping[str, Any]
+    connection: sa.Connection, scaler: StoredScaler, k: int, conditions: list[str], values: Mapping[str, Any]
 ) -> list[Neighbour]:
-    """Compare every take that passes."""
+    """Compare every take that passes as the ledger is now."""
     source, where = _source(conditions)
     query = f"""
         WITH passing AS MATERIALIZED (SELECT g.generation_id, g.audio_sha256 FROM {source} WHERE {where})
@@ -165,31 +216,4 @@ def _nearest_exact(
         FROM passing p JOIN scaled_embeddings s ON s.audio_sha256 = p.audio_sha256 AND s.scaler = {scaler.id}
         ORDER BY similarity DESC, p.generation_id LIMIT {k}
     """
-    return [Neighbour(*row) for row in connection.execute(sa.text(query), {**values, "vector": vector})]
-
-
-def _nearest_indexed(
-    connection: sa.Connection,
-    scaler: StoredScaler,
-    vector: str,
-    k: int,
-    conditions: list[str],
-    values: Mapping[str, Any],
-    *,
-    examined: int,
-) -> list[Neighbour]:
-    """At most `k` of the nearest takes of all that pass."""
-    connection.execute(sa.text(f"SET LOCAL hnsw.ef_search = {examined}"))
-    source, where = _source(conditions)
-    # The cast and the scaler stand here as they stand in the index, or Postgres would not see that it fits.
-    query = f"""
-        WITH nearest AS MATERIALIZED (
-            SELECT audio_sha256, vector::halfvec({scaler.dims}) <=> CAST(:vector AS halfvec({scaler.dims})) AS distance
-            FROM scaled_embeddings WHERE scaler = {scaler.id}
-            ORDER BY vector::halfvec({scaler.dims}) <=> CAST(:vector AS halfvec({scaler.dims})) LIMIT {examined // CERTAIN}
-        )
-        SELECT g.generation_id, 1 - n.distance
-        FROM nearest n JOIN {source.replace("generations g", "generations g ON g.audio_sha256 = n.audio_sha256", 1)}
-        WHERE {where} ORDER BY n.distance, g.generation_id LIMIT {k}
-    """
-    return [Neighbour(*row) for row in connection.execute(sa.text(query), {**values, "vector": vector})]
+    return [Neighbour(*row) for row in connection.execute(sa.text(query), values)]

@@ -299,8 +299,18 @@ scaled_embeddings = sa.Table(
     sa.Column("audio_sha256", sa.Text, sa.ForeignKey("audio.sha256", ondelete="CASCADE"), nullable=False),
     sa.Column("scaler", sa.Integer, sa.ForeignKey("embedding_scalers.id", ondelete="CASCADE"), nullable=False),
     sa.Column("vector", HALFVEC(), nullable=False),
+    # What search filters by, beside the vector, as it stood when the space was last renewed: joining costs more than comparing.
+    sa.Column("genre", sa.Text),
+    sa.Column("key", sa.Text),
+    _number("tempo_bpm"),
+    sa.Column("user_ids", ARRAY(sa.Text), comment="of the takes with this audio"),
+    sa.Column("providers", ARRAY(sa.Text), comment="of the takes with this audio"),
     sa.PrimaryKeyConstraint("audio_sha256", "scaler"),
-    sa.Index("ix_scaled_embeddings_scaler", "scaler"),
+    sa.Index("ix_scaled_embeddings_scaler_genre", "scaler", "genre"),
+    sa.Index("ix_scaled_embeddings_scaler_key", "scaler", "key"),
+    sa.Index("ix_scaled_embeddings_scaler_tempo_bpm", "scaler", "tempo_bpm"),
+    sa.Index("ix_scaled_embeddings_user_ids", "user_ids", postgresql_using="gin"),
+    sa.Index("ix_scaled_embeddings_providers", "providers", postgresql_using="gin"),
 )
 
 fingerprints = sa.Table(
