@@ -6,13 +6,12 @@ import sys
 import polars as pl
 import pytest
 import sqlalchemy as sa
-from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from keeptake.errors import BusyError, LedgerUnavailableError
 from keeptake.ledger.connection import Ledger
-from keeptake.ledger.migrate import alembic_config, current_revision, migrate
+from keeptake.ledger.migrate import current_revision, migrate
 from keeptake.ledger.server import embedded_server
 from keeptake.ledger.tables import metadata
 
@@ -49,49 +48,6 @@ def test_indexes_are_as_named(ledger):
         "uq_generations_generation_id": "USING btree (generation_id)",
     }
     assert {name: definition[definition.index("USING") :] for name, definition in rows} == expected
-
-
-def test_indexes_that_search_filters_by_are_as_named(ledger):
-    with ledger.begin() as connection:
-        rows = connection.execute(
-            sa.text("SELECT indexname, indexdef FROM pg_indexes WHERE tablename = 'scaled_embeddings'")
-        ).all()
-    expected = {
-        "ix_scaled_embeddings_providers": "USING gin (providers)",
-        "ix_scaled_embeddings_scaler_genre": "USING btree (scaler, genre)",
-        "ix_scaled_embeddings_scaler_key": "USING btree (scaler, key)",
-        "ix_scaled_embeddings_scaler_tempo_bpm": "USING btree (scaler, tempo_bpm)",
-        "ix_scaled_embeddings_user_ids": "USING gin (user_ids)",
-        "pk_scaled_embeddings": "USING btree (audio_sha256, scaler)",
-    }
-    assert {name: definition[definition.index("USING") :] for name, definition in rows} == expected
-
-
-def test_the_second_revision_goes_up_over_vectors_and_down_again(empty_database):
-    """Vectors placed before it stay, without notes; search joins what it filters by until the next renewal."""
-    ledger = Ledger(empty_database)
-    head = migrate(ledger, "0001")
-    with ledger.begin() as connection:
-        connection.exec_driver_sql(
-            "INSERT INTO embedding_scalers (model, model_version, version, fitted_on, dims, mean, deviation)"
-            " VALUES ('m', '1', 1, 2, 1, '{0}', '{1}')"
-        )
-        connection.exec_driver_sql(
-            "INSERT INTO audio (sha256, storage_key, size_bytes, format, codec, duration_s, sample_rate_hz, channels)"
-            " VALUES (repeat('0', 64), 'x', 1, 'mp3', 'mp3', 30, 44100, 2)"
-        )
-        connection.exec_driver_sql("INSERT INTO scaled_embeddings SELECT sha256, 1, '[1]' FROM audio")
-    assert head == "0001"
-    assert migrate(ledger) == "0002"
-    with ledger.begin() as connection:
-        assert connection.exec_driver_sql("SELECT vector::text, genre, user_ids FROM scaled_embeddings").all() == [
-            ("[1]", None, None)
-        ]
-        command.downgrade(alembic_config(connection), "0001")
-    with ledger.begin() as connection:
-        assert current_revision(connection) == "0001"
-        assert connection.exec_driver_sql("SELECT * FROM scaled_embeddings").keys() == ["audio_sha256", "scaler", "vector"]
-    ledger.dispose()
 
 
 def test_down_and_up_again_with_data(empty_database):
@@ -171,6 +127,16 @@ def test_several_use_one_home_at_once_and_the_last_to_leave_stops_the_server(tmp
         subprocess.run([sys.executable, "-c", JOIN_AND_LEAVE, str(tmp_path)], check=True, timeout=30)
         assert (tmp_path / "pg" / "postmaster.pid").exists()
     assert not (tmp_path / "pg" / "postmaster.pid").exists()
+
+
+def test_one_process_uses_a_home_again_after_its_server_stopped(tmp_path):
+    """The package once handed out the server that it remembered, stopped as it was."""
+    for _ in range(2):
+        with embedded_server(tmp_path) as url:
+            ledger = Ledger(url)
+            with ledger.begin() as connection:
+                assert connection.scalar(sa.text("SELECT 1")) == 1
+            ledger.dispose()
 
 
 def test_a_killed_user_neither_loses_data_nor_keeps_the_server_up(tmp_path):

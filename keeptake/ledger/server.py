@@ -1,8 +1,9 @@
 """The embedded PostgreSQL of one home: joined by whoever needs it, stopped by the last to leave.
 
 Users hold a shared `flock` on one file of the home, which the kernel releases however a process dies; the package's own list of
-process ids is not cleaned after a `kill -9`, so the server would never stop. Belongs here: life-cycle of the embedded server.
-Does not: what is asked of it (`connection.py`).
+process ids is not cleaned after a `kill -9`, so the server would never stop. Coming and going is one at a time, under a second
+file's lock: with one file for both, whoever came second waited until the first had left. Belongs here: life-cycle of the embedded
+server. Does not: what is asked of it (`connection.py`).
 """
 
 import fcntl
@@ -58,24 +59,34 @@ def embedded_server(home: Path) -> Iterator[str]:
     home = home.resolve()
     home.mkdir(parents=True, exist_ok=True)
     with (home / "postgres.users").open("a") as users:
-        fcntl.flock(users, fcntl.LOCK_EX)
-        server = _start(home)
-        url = _database(server.get_uri())
-        fcntl.flock(users, fcntl.LOCK_SH)
+        with _turn(home):
+            server = _start(home)
+            url = _database(server.get_uri())
+            fcntl.flock(users, fcntl.LOCK_SH)
         try:
             yield url
         finally:
-            if _is_last(users):
-                server.stop()
+            with _turn(home):
+                if _is_last(users):
+                    server.stop()
+
+
+@contextmanager
+def _turn(home: Path) -> Iterator[None]:
+    """Let one process at a time start, join, leave or stop."""
+    with (home / "postgres.turn").open("a") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        yield
 
 
 def _start(home: Path):  # type: ignore[no-untyped-def]  # noqa: ANN202 -- the class is only known after the private import
     package = _pgserver(home / "run")
     for attempt in (1, 2, 3):
+        # The package hands out the server that this process knew, without looking whether somebody has stopped it since.
+        package.PostgresServer._instances.pop(home / "pg", None)
         try:
             return package.get_server(home / "pg", cleanup_mode=None)
         except SubprocessError as failure:
-            package.PostgresServer._instances.pop(home / "pg", None)
             if attempt == 3:
                 log = home / "pg" / "log"
                 raise UnavailableError(f"the embedded PostgreSQL does not start: read {log}, then repeat") from failure
