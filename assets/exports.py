@@ -4,15 +4,17 @@ The first three write into the folder that `curated_dataset` staged; the last pr
 visible by one rename. Where nothing is staged, the visible version already says the same, and they say so.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import dagster as dg
+import polars as pl
 
 from assets import report
 from assets.curated_datasets import by_policy
 from keeptake.curation.building import Stage, staged, write_csv, write_jsonl, write_parquet
-from keeptake.curation.publish import publish_staged
+from keeptake.curation.publish import LEAKS, READERS, publish_staged
 from keeptake.datasets import show_version
+from keeptake.errors import PublicationError
 from keeptake.settings import settings
 from resources.ledger import LedgerResource
 
@@ -58,16 +60,31 @@ def analysis_csv(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None
     kinds={"json"},
     owners=["team:ml"],
     deps=["training_jsonl", "training_parquet", "analysis_csv"],
+    check_specs=[
+        dg.AssetCheckSpec(LEAKS, asset="dataset_manifest", blocking=True, description="Nothing stands in two splits."),
+        dg.AssetCheckSpec(READERS, asset="dataset_manifest", blocking=True, description="Each reader reads each row."),
+    ],
 )
-def dataset_manifest(context: dg.AssetExecutionContext, ledger: LedgerResource) -> dg.MaterializeResult[None]:
+def dataset_manifest(
+    context: dg.AssetExecutionContext, ledger: LedgerResource
+) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult[None]]:
     """The version made visible: read back by every trainer's reader, renamed into place with the hash of every file."""
     policy = context.partition_key
     stage = staged(settings().datasets_location, policy)
     if stage is not None:
-        published = publish_staged(ledger.get(), stage)
+        try:
+            published = publish_staged(ledger.get(), stage)
+        except PublicationError as refusal:
+            yield from _refused(refusal)
+            raise
         context.log.info(f"published {policy} {published.version}: {published.rows}")
     shown = show_version(policy, datasets_dir=settings().datasets_location)
-    return dg.MaterializeResult(
+    yield dg.AssetCheckResult(check_name=LEAKS, passed=True, metadata={"version": shown["version"]})
+    readings = pl.DataFrame(published.gate) if stage is not None else pl.DataFrame()
+    yield dg.AssetCheckResult(
+        check_name=READERS, passed=True, metadata={"version": shown["version"], "readers": report.table(readings)}
+    )
+    yield dg.MaterializeResult(
         metadata={
             "is_new": stage is not None,
             "version": shown["version"],
@@ -76,3 +93,15 @@ def dataset_manifest(context: dg.AssetExecutionContext, ledger: LedgerResource) 
             "manifest": dg.MetadataValue.json(shown),
         }
     )
+
+
+def _refused(refusal: PublicationError) -> Iterator[dg.AssetCheckResult]:
+    """Show the failed check with all that it found, before the run fails with the one sentence."""
+    if refusal.check is not None:
+        found = report.table(pl.DataFrame(refusal.found, infer_schema_length=None))
+        yield dg.AssetCheckResult(
+            check_name=refusal.check,
+            passed=False,
+            description=str(refusal),
+            metadata={"rows": len(refusal.found), "found": found},
+        )

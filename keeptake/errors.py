@@ -15,6 +15,7 @@ Belongs here: names that several rooms share. Does not: the sentence that explai
 """
 
 from enum import StrEnum
+from typing import Any
 
 
 class KeeptakeError(Exception):
@@ -50,7 +51,12 @@ class ModelMissingError(KeeptakeError):
 
 
 class PublicationError(KeeptakeError):
-    """A dataset version must not become visible."""
+    """A dataset version must not become visible; where one of its checks says so, that check's name and what it found."""
+
+    def __init__(self, message: str, *, check: str | None = None, found: list[dict[str, Any]] | None = None) -> None:
+        super().__init__(message)
+        self.check = check
+        self.found = found or []
 
 
 class GenerationStatus(StrEnum):

@@ -13,18 +13,20 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, date, datetime
 from pathlib import Path
 
+import dagster as dg
 import numpy as np
 import polars as pl
 import pytest
 import soundfile
 import sqlalchemy as sa
 
+from assets.exports import dataset_manifest
 from keeptake import datasets
 from keeptake.curation import publish as publishing
 from keeptake.curation.building import rebuild, staged, write_csv, write_jsonl, write_parquet
 from keeptake.curation.explain import explain
-from keeptake.curation.policy import Policy, read_policy
-from keeptake.curation.publish import Published, publish, publish_staged
+from keeptake.curation.policy import Policy, load_policy, read_policy
+from keeptake.curation.publish import LEAKS, READERS, Published, publish, publish_staged
 from keeptake.curation.readiness import readiness
 from keeptake.curation.versions import apply, diff
 from keeptake.errors import BusyError, ConfigurationError, PublicationError
@@ -43,6 +45,8 @@ from keeptake.ledger.tables import (
     scaled_embeddings,
     selections,
 )
+from keeptake.settings import settings
+from resources.ledger import LedgerResource
 
 RATE_HZ = 22_050
 
@@ -461,6 +465,46 @@ def test_reader_that_rejects_leaves_the_stage_for_a_look(studio, monkeypatch):
     with pytest.raises(PublicationError, match=r"readers would lose rows: .* it lies in .*staged"):
         studio.publish(policy())
     assert visible(studio) == [] and staged(studio.folder, "demo") is not None
+
+
+@pytest.fixture
+def staged_version(studio, monkeypatch):
+    """A version of a shipped policy, staged as the graph stages it."""
+    monkeypatch.setenv("KEEPTAKE_HOME", str(studio.folder.parent))
+    monkeypatch.setenv("KEEPTAKE_DATABASE_URL", studio.ledger.url)
+    settings.cache_clear()
+    chosen = load_policy("everything-good", settings().policies_dir)
+    stage = publishing.stage_version(
+        studio.ledger, chosen, read_audio=studio.read, datasets_dir=settings().datasets_location, pseudonym_key="key"
+    )
+    for write in (write_jsonl, write_parquet, write_csv):
+        write(stage)
+    yield stage
+    settings.cache_clear()
+
+
+def shown_checks(raise_on_error: bool) -> dict[str, dg.AssetCheckEvaluation]:
+    done = dg.materialize(
+        [dataset_manifest], resources={"ledger": LedgerResource()}, partition_key="everything-good", raise_on_error=raise_on_error
+    )
+    return {found.check_name: found for found in done.get_asset_check_evaluations()}
+
+
+@pytest.mark.parametrize("damage", ["readers_lose_no_row", "nothing_leaks_between_splits", None])
+def test_the_graph_shows_the_check_that_blocks(studio, staged_version, damage):
+    if damage == "readers_lose_no_row":
+        next((staged_version.folder / "train").glob("*.flac")).unlink()
+    if damage == "nothing_leaks_between_splits":
+        first, second = (staged_version.rows.filter(pl.col("split") == split)["generation_id"][0] for split in ("train", "test"))
+        studio.mark_copies(*(int(name.removeprefix("gen_")) for name in (first, second)))
+    found = shown_checks(raise_on_error=damage is None)
+    is_visible = datasets.visible(staged_version.location.parent) == [staged_version.version]
+    if damage is None:
+        assert {name: check.passed for name, check in found.items()} == {LEAKS: True, READERS: True} and is_visible
+        assert len(found[READERS].metadata["readers"].records) > 5
+    else:
+        assert {name: check.passed for name, check in found.items()} == {damage: False} and not is_visible
+        assert found[damage].metadata["rows"].value >= 1 and "publish" in found[damage].description
 
 
 def test_takes_too_quiet_to_train_on_are_left_out_by_name(studio):

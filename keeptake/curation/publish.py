@@ -3,8 +3,7 @@
 Conventions: a version is built in `DATASETS/NAME/.staged/VERSION`, and becomes `DATASETS/NAME/VERSION` in one step with its
 manifest inside; killed anywhere before that, nothing is visible, and the next attempt starts over. The steps are functions of
 their own, so that each can be a step of a run: `stage_version` (choose, cut, write audio), then `write_jsonl`, `write_parquet`
-and
-`write_csv` of `building.py`, then `publish_staged` (leaks, card, gate, manifest, rename, ledger); `publish` does them all.
+and `write_csv` of `building.py`, then `publish_staged` (leaks, card, gate, manifest, rename, ledger); `publish` does them all.
 
 Belongs here: the order of things, and what happens when one fails. Does not: the files (`building.py`), choosing (`select.py`).
 """
@@ -43,6 +42,9 @@ from keeptake.formats import card, figures, manifest
 from keeptake.formats.gate import GateReport, inspect
 from keeptake.ledger import datasets
 from keeptake.ledger.connection import Ledger
+
+# The checks that a version passes before it becomes visible, by the names that the graph shows them under.
+LEAKS, READERS = "nothing_leaks_between_splits", "readers_lose_no_row"
 
 _MADE_WITH = ("polars", "pyarrow", "soundfile", "soxr", "numpy", "matplotlib")
 
@@ -199,7 +201,7 @@ def publish_staged(ledger: Ledger, stage: Stage, *, packages: bool = True) -> Pu
         finish(stage)
         report = inspect(stage.folder, location=stage.location, packages=packages)
         if not report.is_passed:
-            raise PublicationError(_refused(stage, report))
+            raise PublicationError(_refused(stage, report), check=READERS, found=report.table())
         os.sync()
         stage.folder.replace(stage.location)
         shown = Stage(stage.name, stage.version, stage.location, stage.location, is_new=True)
@@ -225,7 +227,9 @@ def check_leaks(ledger: Ledger, stage: Stage) -> None:
         first = found.row(0, named=True)
         raise PublicationError(
             f"{stage.name}/{stage.version} leaks between splits ({kinds}), such as {first['first']} and {first['second']} in "
-            f"{first['splits']}: run the duplicates step again, then publish; nothing was published"
+            f"{first['splits']}: run the duplicates step again, then publish; nothing was published",
+            check=LEAKS,
+            found=found.to_dicts(),
         )
 
 
