@@ -6,18 +6,17 @@ import dagster as dg
 
 from assets import report
 from assets.partitions import capture_day
+from keeptake.examples import draw_examples
 from keeptake.ledger import overviews
 from keeptake.ledger.connection import Ledger
 from keeptake.ledger.tables import features
 from keeptake.progress import to_log
 from keeptake.settings import settings
 from keeptake.stage import StageReport
-from keeptake.stages import draw_examples, hear_day, prepare_hearing
+from keeptake.stages import hear_day, prepare_hearing
 from resources.audio_store import AudioStoreResource
 from resources.compute import ComputeResource
 from resources.ledger import LedgerResource
-
-WORTH_DRAWING = 3  # files heard in one pass: plots of half a megabyte a run would fill the event log with single takes
 
 
 @dg.asset(
@@ -35,7 +34,7 @@ def analyzed_features(
     day, store = context.partition_key, audio_store.get()
     pool = compute.pool(partial(prepare_hearing, store.url, settings().models_location))
     done = hear_day(ledger.get(), day, pool, compute.limits(), progress=to_log(context.log.info))
-    examples = draw_examples(ledger.get(), day, store) if done.done >= WORTH_DRAWING else {}
+    examples = draw_examples(ledger.get(), day, store) if done.done else {}
     return dg.MaterializeResult(metadata={**_shown(ledger.get(), day, done), "plots": report.pictures(examples)})
 
 

@@ -2,10 +2,15 @@
 
 import dagster as dg
 
-from assets import report
+from assets import report, takes
+from keeptake.audio_store import AudioStore
 from keeptake.embedding.models import DEFAULT_MODEL, version_of
+from keeptake.examples import draw_thumbnails
 from keeptake.ledger import overviews, tables
-from keeptake.ledger.embeddings import renew_space
+from keeptake.ledger.connection import Ledger
+from keeptake.ledger.embeddings import SpaceReport, renew_space
+from keeptake.settings import settings
+from resources.audio_store import AudioStoreResource
 from resources.ledger import LedgerResource
 
 
@@ -19,7 +24,7 @@ from resources.ledger import LedgerResource
         "dagster/table_name": "public.embedding_scalers",
     },
 )
-def embedding_space(ledger: LedgerResource) -> dg.MaterializeResult[None]:
+def embedding_space(ledger: LedgerResource, audio_store: AudioStoreResource) -> dg.MaterializeResult[None]:
     """The current scaler with every vector scaled by it; fitted anew, as a new version, where the corpus has outgrown it."""
     done = renew_space(ledger.get(), DEFAULT_MODEL, version_of(DEFAULT_MODEL))
     scaler = done.scaler
@@ -30,6 +35,13 @@ def embedding_space(ledger: LedgerResource) -> dg.MaterializeResult[None]:
             "is_renewed": done.is_renewed,
             "scaler_version": scaler.version if scaler else "too few vectors for a space",
             "fitted_on": scaler.fitted_on if scaler else 0,
-            "neighbours": report.table(overviews.neighbours_of_examples(ledger.get(), scaler.id if scaler else 0)),
+            "neighbours": _neighbours(ledger.get(), audio_store.get(), done),
         }
     )
+
+
+def _neighbours(ledger: Ledger, store: AudioStore, done: SpaceReport) -> dg.MarkdownMetadataValue:
+    found = overviews.neighbours_of_examples(ledger, done.scaler.id if done.scaler else 0)
+    files = list(dict.fromkeys(sha256 for pair in found.select("example", "neighbour").iter_rows() for sha256 in pair))
+    drawn = draw_thumbnails(store, files) if done.added else {}
+    return takes.neighbours(found, overviews.takes_by_audio(ledger, files), drawn, takes.ways_to_listen(store, settings()))

@@ -4,13 +4,19 @@ from functools import partial
 
 import dagster as dg
 
-from assets import report
+from assets import report, takes
 from assets.partitions import capture_day
+from keeptake.audio_store import AudioStore
+from keeptake.curation.duplicates import Group
 from keeptake.embedding.models import DEFAULT_MODEL
+from keeptake.examples import draw_thumbnails
 from keeptake.fingerprinting import fingerprint_day, prepare_fingerprinting
 from keeptake.ledger import tables
-from keeptake.ledger.duplicates import compare_new, duplicate_groups, pairs_table
+from keeptake.ledger.connection import Ledger
+from keeptake.ledger.duplicates import compare_new, duplicate_groups, newest_groups, pairs_table
+from keeptake.ledger.overviews import takes_by_audio
 from keeptake.progress import to_log
+from keeptake.settings import settings
 from resources.audio_store import AudioStoreResource
 from resources.compute import ComputeResource
 from resources.ledger import LedgerResource
@@ -42,7 +48,7 @@ def fingerprints(
     deps=["fingerprints", "embedding_space"],
     metadata={"dagster/column_schema": report.schema_of(tables.duplicate_pairs), "dagster/table_name": "public.duplicate_pairs"},
 )
-def near_duplicates(ledger: LedgerResource) -> dg.MaterializeResult[None]:
+def near_duplicates(ledger: LedgerResource, audio_store: AudioStoreResource) -> dg.MaterializeResult[None]:
     """Copies among all audio, each pair with its evidence, found by holding what is new against everything."""
     done = compare_new(ledger.get(), model=DEFAULT_MODEL)
     groups = duplicate_groups(ledger.get())
@@ -52,6 +58,16 @@ def near_duplicates(ledger: LedgerResource) -> dg.MaterializeResult[None]:
             "found": done.duplicates,
             "excerpts": done.excerpts,
             "groups": len(groups),
+            "newest_groups": _shown(ledger.get(), audio_store.get(), groups, is_new=done.duplicates > 0),
             "pairs": report.table(pairs_table(ledger.get())),
         }
+    )
+
+
+def _shown(ledger: Ledger, store: AudioStore, groups: list[Group], *, is_new: bool) -> dg.MarkdownMetadataValue:
+    newest = newest_groups(ledger, groups, most=takes.SHOWN_GROUPS)
+    files = [member for group in newest for member in group.members[: takes.MOST_ROWS]]
+    known = takes_by_audio(ledger, (member for group in newest for member in group.members))
+    return takes.duplicate_groups(
+        newest, known, draw_thumbnails(store, files) if is_new else {}, takes.ways_to_listen(store, settings())
     )

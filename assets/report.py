@@ -3,8 +3,9 @@
 Belongs here: turning frames and PNG bytes into Dagster metadata. Does not: the queries, the drawing.
 """
 
+import re
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
@@ -12,6 +13,7 @@ import polars as pl
 import sqlalchemy as sa
 
 MAX_ROWS = 50
+_PUNCTUATION = re.compile(r"[!-/:-@\[-`{-~]")
 
 
 def counts(rows: Mapping[str, int], *, name: str = "reason") -> dg.TableMetadataValue:
@@ -36,11 +38,23 @@ def _plain(row: dict[str, Any]) -> dict[str, str | int | float | bool | None]:
 
 def pictures(images: Mapping[str, bytes]) -> dg.MarkdownMetadataValue:
     """Show PNG images inline, each under its title."""
-    return dg.MetadataValue.md(
-        "\n\n".join(
-            f"**{title}**\n\n![{title}](data:image/png;base64,{b64encode(png).decode()})" for title, png in images.items()
-        )
-    )
+    return dg.MetadataValue.md("\n\n".join(f"**{escaped(title)}**\n\n{inline(png, title)}" for title, png in images.items()))
+
+
+def inline(png: bytes, title: str) -> str:
+    """Markdown of an image that needs nothing from anywhere."""
+    return f"![{escaped(title)}](data:image/png;base64,{b64encode(png).decode()})"
+
+
+def escaped(text: str) -> str:
+    """Markdown that shows foreign text as it is: a prompt must not load an image from somewhere, nor end a table's row."""
+    return _PUNCTUATION.sub(r"\\\g<0>", " ".join(text.split()))
+
+
+def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Markdown of a table whose cells are Markdown."""
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def schema_of(*tables: sa.Table) -> dg.TableSchema:

@@ -12,13 +12,15 @@ import time
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
+from itertools import islice
+from math import ceil
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from keeptake.audio.analyze import FEATURE_COLUMNS, Networks, Part, analyze, features
-from keeptake.audio.frontend import MonoTake, even_blocks, listen, mono_mix
+from keeptake.audio.frontend import BLOCK_S, Frontend, MonoTake, even_blocks, listen, mono_mix
 from keeptake.custody.decode import open_audio
 from keeptake.custody.lengths import check_length
 from keeptake.custody.probe import container_of
@@ -103,7 +105,7 @@ def hear(
     return info, heard
 
 
-def draw(source: Path | bytes, parts: Mapping[str, Part], *, title: str) -> bytes:
+def draw(source: Path | bytes, parts: Mapping[str, Part], *, title: str, is_small: bool = False) -> bytes:
     """Draw one file's analysis; the samples are decoded once more, which costs a tenth of the drawing.
 
     Parameters
@@ -112,6 +114,8 @@ def draw(source: Path | bytes, parts: Mapping[str, Part], *, title: str) -> byte
     parts : mapping of Part
         From `hear`.
     title : str
+    is_small : bool
+        Whether every byte counts: at most 40 KB.
 
     Returns
     -------
@@ -123,13 +127,37 @@ def draw(source: Path | bytes, parts: Mapping[str, Part], *, title: str) -> byte
     AudioRefusedError
         If the file does not decode or holds samples that are no numbers.
     """
-    from keeptake.audio.plot import picture
+    from keeptake.audio.plot import LARGE, SMALL, picture
 
+    return picture(_listen_to(source), parts, title=title, size=SMALL if is_small else LARGE)
+
+
+def draw_thumbnail(source: Path | bytes, *, first_s: float) -> bytes:
+    """Draw one file's mel spectrogram, a few kilobytes; only its first seconds are decoded.
+
+    Parameters
+    ----------
+    source : Path or bytes
+    first_s : float, > 0
+        How much of it, to the next whole block of `BLOCK_S`.
+
+    Raises
+    ------
+    AudioRefusedError
+        As `draw`.
+    """
+    from keeptake.audio.thumbnail import thumbnail
+
+    return thumbnail(_listen_to(source, blocks=ceil(first_s / BLOCK_S)).mel)
+
+
+def _listen_to(source: Path | bytes, blocks: int | None = None) -> Frontend:
+    """The front end of a file, or of its first blocks."""
     with open_audio(source) as audio:
         take = MonoTake(audio.sample_rate_hz)
-        for block in even_blocks(audio.blocks(), audio.sample_rate_hz):
+        for block in islice(even_blocks(audio.blocks(), audio.sample_rate_hz), blocks):
             take.add(mono_mix(block))
-    return picture(listen(take.samples()), parts, title=title)
+    return listen(take.samples())
 
 
 @cache

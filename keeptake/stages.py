@@ -6,16 +6,14 @@ theirs; the fetching of audio (`custody/`); scores, which need no day (`ledger/s
 """
 
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from keeptake.audio_store import AudioStore
 from keeptake.compute import Failed, Pool
-from keeptake.errors import AudioReason, AudioRefusedError, DamagedObjectError
-from keeptake.ledger.analyses import Heard, ToHear, audio_to_hear, mark_unhearable, save_analyses, stored_parts
+from keeptake.errors import AudioReason, AudioRefusedError
+from keeptake.ledger.analyses import Heard, ToHear, audio_to_hear, mark_unhearable, save_analyses
 from keeptake.ledger.connection import Ledger
-from keeptake.ledger.overviews import example_audio_of_day
 from keeptake.ledger.vectors import Embedded, ToEmbed, audio_to_embed, save_embeddings
 from keeptake.model_store import ModelStore
 from keeptake.stage import Limits, Progress, StageReport, silent, work_through
@@ -90,22 +88,6 @@ def embed_day(
     with ledger.claim(f"embedding of {day}", wait_s=limits.budget_s):
         items = audio_to_embed(ledger, day, model, version)
         return work_through("embedding", pool, embed or embed_one, items, save=save, fail=fail, limits=limits, progress=progress)
-
-
-def draw_examples(ledger: Ledger, day: str, store: AudioStore) -> dict[str, bytes]:
-    """Draw the three takes of a day that were heard last: generation id → PNG of waveform, beats, sections, spectrum, chroma.
-
-    A take whose object is missing or damaged is not drawn: a picture must not fail the hearing of a day.
-    """
-    from keeptake.audio.analyze import Part
-    from keeptake.hearing import draw
-
-    drawn = {}
-    for generation_id, sha256 in example_audio_of_day(ledger, day):
-        parts = {name: Part(**part) for name, part in stored_parts(ledger, sha256).items()}
-        with suppress(DamagedObjectError), store.as_file(sha256) as path:
-            drawn[generation_id] = draw(path, parts, title=generation_id)
-    return drawn
 
 
 def _quarantine(ledger: Ledger, sha256: str, failure: Failed) -> str:

@@ -8,20 +8,36 @@ Belongs here: the picture of one take. Does not: charts over many takes (`format
 
 import io
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from textwrap import fill
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from keeptake.audio.analyze import Part
 from keeptake.audio.frontend import LONG_HOP, SAMPLE_RATE_HZ, SHORT_HOP, Frontend
+from keeptake.audio.thumbnail import DYNAMIC_RANGE_DB, QUIETEST_TOP_DB, mean_rows, with_palette
 from keeptake.audio.tonal import PITCH_CLASSES, tonality
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-COLUMNS = 1600  # a picture has about as many pixels across: more columns would only be averaged by the renderer
-DYNAMIC_RANGE_DB = 70.0
-QUIETEST_TOP_DB = -30.0  # silence is drawn dark
+
+class Size(NamedTuple):
+    """How large a picture is drawn."""
+
+    width_in: float
+    height_in: float
+    dpi: int
+    columns: int  # of the spectra: about as many as pixels across, or fewer to spare bytes
+    every_note: int  # of the chroma's twelve is named: small letters would lie on each other
+    colours: int | None  # of the palette; None: all
+
+
+LARGE = Size(width_in=14, height_in=8.4, dpi=120, columns=1600, every_note=1, colours=None)
+SMALL = Size(
+    width_in=9.5, height_in=6.6, dpi=76, columns=220, every_note=2, colours=40
+)  # for an event log, which keeps it for ever
+LETTERS_AN_INCH, NO_BREAK = 10, "\u00a0"
 MOST_BEATS_DRAWN = 400
 TEMPO_SMOOTHING_BEATS = 5
 SECTION_COLOURS = ("#4c78a8", "#f58518", "#54a24b", "#b279a2", "#e45756", "#72b7b2", "#eeca3b", "#9d755d")
@@ -29,7 +45,7 @@ MEL_TICKS_HZ = (128, 512, 2048, 8192)
 INK, WAVE, BEAT, VOICE = "#222222", "#8a8f98", "#222222", "#d62755"
 
 
-def picture(heard: Frontend, parts: Mapping[str, Part], *, title: str) -> bytes:
+def picture(heard: Frontend, parts: Mapping[str, Part], *, title: str, size: Size = LARGE) -> bytes:
     """Draw one take.
 
     Parameters
@@ -40,20 +56,22 @@ def picture(heard: Frontend, parts: Mapping[str, Part], *, title: str) -> bytes:
         Its analysis; what is null or missing is left out of the picture.
     title : str
         Printed above, on the left.
+    size : Size
+        `LARGE`, or `SMALL`: that one takes at most 40 KB, whatever is heard.
 
     Returns
     -------
     bytes
-        A PNG of about 1,700 by 1,000 pixels.
+        A PNG of 1,680 by 1,008 pixels, or of 722 by 471.
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(14, 8.4), dpi=120, facecolor="white", layout="constrained")
+    figure = Figure(figsize=(size.width_in, size.height_in), dpi=size.dpi, facecolor="white", layout="constrained")
     waveform, mel, chroma, tempo = figure.subplots(4, 1, sharex=True, height_ratios=[1.5, 2.2, 1.4, 1.0])
     values = {name: part.values for name, part in parts.items()}
-    _draw_waveform(waveform, heard, values)
-    _draw_mel(mel, heard)
-    _draw_chroma(chroma, heard, values.get("tonal", {}))
+    _draw_waveform(waveform, heard, values, size.columns)
+    _draw_mel(mel, heard, size.columns)
+    _draw_chroma(chroma, heard, values.get("tonal", {}), size)
     _draw_tempo(tempo, values.get("rhythm", {}))
     tempo.set_xlim(0, max(heard.duration_s, SHORT_HOP / SAMPLE_RATE_HZ))
     tempo.set_xlabel("time (s)")
@@ -62,14 +80,14 @@ def picture(heard: Frontend, parts: Mapping[str, Part], *, title: str) -> bytes:
         panel.spines[["top", "right"]].set_visible(False)
     figure.align_ylabels()
     figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold", color=INK)
-    waveform.set_title(_summary(values), loc="left", fontsize=10, color=INK, pad=14)
+    waveform.set_title(fill(_summary(values), round(LETTERS_AN_INCH * size.width_in)), loc="left", fontsize=10, color=INK, pad=14)
     image = io.BytesIO()
     figure.savefig(image, format="png")
-    return image.getvalue()
+    return image.getvalue() if size.colours is None else with_palette(image.getvalue(), size.colours)
 
 
-def _draw_waveform(axes: "Axes", heard: Frontend, values: Mapping[str, Mapping[str, Any]]) -> None:
-    low, high, times_s = _envelope(heard.mono)
+def _draw_waveform(axes: "Axes", heard: Frontend, values: Mapping[str, Mapping[str, Any]], columns: int) -> None:
+    low, high, times_s = _envelope(heard.mono, columns)
     top = max(float(np.abs(heard.mono).max(initial=0)), 1e-3) * 1.05
     colours: dict[str, str] = {}
     for section in values.get("structure", {}).get("sections") or []:
@@ -93,9 +111,9 @@ def _draw_waveform(axes: "Axes", heard: Frontend, values: Mapping[str, Mapping[s
     axes.set_ylabel("waveform")
 
 
-def _draw_mel(axes: "Axes", heard: Frontend) -> None:
-    columns = _averaged(heard.mel, COLUMNS)
-    decibels = 10 * np.log10(np.maximum(columns, 1e-10))
+def _draw_mel(axes: "Axes", heard: Frontend, columns: int) -> None:
+    power = mean_rows(heard.mel, min(columns, len(heard.mel)))
+    decibels = 10 * np.log10(np.maximum(power, 1e-10))
     highest = max(float(decibels.max()), QUIETEST_TOP_DB)
     axes.imshow(
         decibels.T,
@@ -105,19 +123,19 @@ def _draw_mel(axes: "Axes", heard: Frontend) -> None:
         cmap="magma",
         vmin=highest - DYNAMIC_RANGE_DB,
         vmax=highest,
-        extent=(0, max(heard.duration_s, SHORT_HOP / SAMPLE_RATE_HZ), 0, columns.shape[1]),
+        extent=(0, max(heard.duration_s, SHORT_HOP / SAMPLE_RATE_HZ), 0, power.shape[1]),
     )
     from librosa import hz_to_mel
 
-    at = hz_to_mel(np.array(MEL_TICKS_HZ)) / hz_to_mel(SAMPLE_RATE_HZ / 2) * columns.shape[1]
+    at = hz_to_mel(np.array(MEL_TICKS_HZ)) / hz_to_mel(SAMPLE_RATE_HZ / 2) * power.shape[1]
     axes.set_yticks(at, [f"{hz:,} Hz" for hz in MEL_TICKS_HZ])
     axes.set_ylabel("mel spectrogram")
 
 
-def _draw_chroma(axes: "Axes", heard: Frontend, tonal: Mapping[str, Any]) -> None:
+def _draw_chroma(axes: "Axes", heard: Frontend, tonal: Mapping[str, Any], size: Size) -> None:
     _, _, chroma = tonality(heard.long)
     axes.imshow(
-        _averaged(chroma, COLUMNS).T,
+        mean_rows(chroma, min(size.columns, len(chroma))).T,
         origin="lower",
         aspect="auto",
         interpolation="nearest",
@@ -126,7 +144,7 @@ def _draw_chroma(axes: "Axes", heard: Frontend, tonal: Mapping[str, Any]) -> Non
         vmax=1,
         extent=(-0.5 * LONG_HOP / SAMPLE_RATE_HZ, (len(chroma) - 0.5) * LONG_HOP / SAMPLE_RATE_HZ, -0.5, 11.5),
     )
-    axes.set_yticks(range(12), PITCH_CLASSES, fontsize=7)
+    axes.set_yticks(range(0, 12, size.every_note), PITCH_CLASSES[:: size.every_note], fontsize=7)
     tonic = str(tonal.get("key", "")).split(" ")[0]
     for label in axes.get_yticklabels():
         label.set_fontweight("bold" if label.get_text() == tonic else "normal")
@@ -134,7 +152,7 @@ def _draw_chroma(axes: "Axes", heard: Frontend, tonal: Mapping[str, Any]) -> Non
 
 
 def _draw_tempo(axes: "Axes", rhythm: Mapping[str, Any]) -> None:
-    axes.set_ylabel("tempo (BPM)")
+    axes.set_ylabel("tempo\n(BPM)")
     axes.grid(axis="y", color="#dddddd", linewidth=0.6)
     beats_s = np.asarray(rhythm.get("beats_s") or [], dtype=float)
     if beats_s.size < 3:
@@ -171,24 +189,16 @@ def _summary(values: Mapping[str, Mapping[str, Any]]) -> str:
         for flag, on in values.get("defects", {}).items()
         if on is True
     ]
-    return "  ·  ".join(said)
+    return "  ·  ".join(finding.replace(" ", NO_BREAK) for finding in said)
 
 
-def _envelope(mono: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _envelope(mono: np.ndarray, columns: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Lowest and highest sample of each column, and the columns' times in seconds."""
-    step = max(1, mono.size // COLUMNS)
+    step = max(1, mono.size // columns)
     whole = mono[: mono.size // step * step].reshape(-1, step)
     if whole.size == 0:
         return np.zeros(1), np.zeros(1), np.zeros(1)
     return whole.min(axis=1), whole.max(axis=1), (np.arange(len(whole)) + 0.5) * step / SAMPLE_RATE_HZ
-
-
-def _averaged(frames: np.ndarray, columns: int) -> np.ndarray:
-    """Mean of neighbouring frames, so that at most about twice `columns` remain."""
-    step = max(1, len(frames) // columns)
-    whole = frames[: len(frames) // step * step]
-    means: np.ndarray = whole.reshape(-1, step, frames.shape[1]).mean(axis=1)
-    return means
 
 
 def _running_median(values: np.ndarray, length: int) -> np.ndarray:

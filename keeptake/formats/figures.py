@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from keeptake.audio.thumbnail import with_palette
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -22,6 +24,7 @@ Number = float | int | None
 INK, GRID, TAKES, ACCENT, QUIET = "#1f2933", "#d9dee4", "#2a7f9e", "#d9653b", "#a8b4bf"
 SPLIT_COLOURS = {"train": TAKES, "valid": "#e0a93b", "test": ACCENT}
 DPI = 130
+PALETTE = 64  # colours of a picture, anti-aliased letters among them: a third of the bytes of all colours
 MOST_BARS = 12
 FIFTHS = ("C", "G", "D", "A", "E", "B", "F#", "Db", "Ab", "Eb", "Bb", "F")
 _ENHARMONIC = {"C#": "Db", "D#": "Eb", "Gb": "F#", "G#": "Ab", "A#": "Bb", "Cb": "B", "E#": "F", "Fb": "E", "B#": "C"}
@@ -199,14 +202,26 @@ def asked_against_heard(asked_bpm: Sequence[Number], heard_bpm: Sequence[Number]
 
     def draw(axes: "Axes") -> None:
         most = max([200.0, *(float(value) for asked, heard, _ in points for value in (asked, heard))])
-        for factor in (0.5, 1.0, 2.0):
+        for factor, name in ((0.5, "half"), (1.0, "as asked"), (2.0, "double")):
             axes.plot([0, most], [0, most * factor], color=GRID, linewidth=1, zorder=1)
+            at = 0.86 * most / max(1.0, factor)  # above the line there is room to the left
+            axes.annotate(
+                name, (at, at * factor), (-3, 1), textcoords="offset points", ha="right", fontsize=7, color=INK, alpha=0.7
+            )
         for verdict, colour in colours.items():
             of = [(asked, heard) for asked, heard, said in points if said == verdict]
             label = f"{verdict} ({len(of)})"
-            axes.scatter([asked for asked, _ in of], [heard for _, heard in of], s=14, color=colour, label=label, zorder=2)
-        axes.set_xlim(0, most)
-        axes.set_ylim(0, most)
+            axes.scatter(
+                [asked for asked, _ in of],
+                [heard for _, heard in of],
+                s=18,
+                color=colour,
+                alpha=0.6,
+                linewidth=0,
+                label=label,
+                zorder=2,
+            )
+        axes.set(xlim=(0, 1.03 * most), ylim=(0, 1.03 * most))
         axes.set_xlabel("asked (BPM)", color=INK, fontsize=8)
         axes.set_ylabel("heard (BPM)", color=INK, fontsize=8)
         axes.legend(fontsize=8, frameon=False, loc="upper left")
@@ -235,7 +250,7 @@ def key_wheel(keys: Sequence[str | None]) -> bytes:
                 shade = 0.12 + 0.88 * count / most if count else 0.0
                 axes.bar(angles[place], 0.75, 0.5, bottom=base, color=ACCENT if minor else TAKES, alpha=shade, edgecolor="none")
                 axes.bar(angles[place], 0.75, 0.5, bottom=base, fill=False, edgecolor=GRID, linewidth=0.8)
-                bright = "white" if shade > 0.55 else INK
+                bright = "white" if shade > 0.7 else INK
                 text = f"{name}{'m' if minor else ''}\n{count}" if count else f"{name}{'m' if minor else ''}"
                 axes.text(angles[place], base + 0.38, text, ha="center", va="center", fontsize=7.5, color=bright)
         axes.set_ylim(0, 1.95)
@@ -273,4 +288,4 @@ def _picture(
     axes.yaxis.label.set_color(INK)
     drawn = io.BytesIO()
     figure.savefig(drawn, format="png", metadata={"Software": None})
-    return drawn.getvalue()
+    return with_palette(drawn.getvalue(), PALETTE)

@@ -131,6 +131,19 @@ def duplicate_groups(ledger: Ledger) -> list[Group]:
     return groups([DuplicatePair(a=first, b=second, **evidence) for first, second, evidence in rows])
 
 
+def newest_groups(ledger: Ledger, found: Sequence[Group], *, most: int) -> list[Group]:
+    """Of the groups that `duplicate_groups` gave, those with the duplicates found last, the newest first."""
+    by_member = {member: group for group in found for member in group.members}
+    columns = duplicate_pairs.c
+    query = sa.select(columns.first_sha256).where(columns.version == PAIRS_VERSION)
+    query = query.where(columns.evidence["relation"].astext == "duplicate").order_by(
+        columns.found_at.desc(), columns.first_sha256
+    )
+    with ledger.begin() as connection:
+        members = connection.scalars(query).all()
+    return list(dict.fromkeys(by_member[member] for member in members if member in by_member))[:most]
+
+
 def pairs_table(ledger: Ledger, *, most: int = 100) -> pl.DataFrame:
     """Pairs last found, newest first, for a person: takes' ids beside the evidence."""
     query = f"""

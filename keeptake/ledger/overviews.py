@@ -3,6 +3,9 @@
 Belongs here: read-only queries behind the tables and pictures of the Dagster UI. Does not: drawing them.
 """
 
+from collections.abc import Iterable
+from typing import NamedTuple
+
 import polars as pl
 import sqlalchemy as sa
 
@@ -89,16 +92,40 @@ def embedded_of_day(ledger: Ledger, day: str) -> pl.DataFrame:
 
 
 def neighbours_of_examples(ledger: Ledger, scaler: int) -> pl.DataFrame:
-    """The three nearest takes of the three takes that came last, in one scaler's space, with their cosine."""
+    """The three nearest audio files of the three that came last, in one scaler's space: `example, neighbour, cosine`."""
     return ledger.arrow(
         "WITH examples AS (SELECT v.audio_sha256, v.vector FROM scaled_embeddings v JOIN audio a ON a.sha256 = v.audio_sha256"
         f" WHERE v.scaler = {int(scaler)} ORDER BY a.stored_at DESC, a.sha256 LIMIT 3)"
-        " SELECT (SELECT min(generation_id) FROM generations WHERE audio_sha256 = e.audio_sha256) AS take,"
-        " (SELECT min(generation_id) FROM generations WHERE audio_sha256 = n.audio_sha256) AS neighbour, n.cosine"
+        " SELECT e.audio_sha256 AS example, n.audio_sha256 AS neighbour, n.cosine"
         " FROM examples e CROSS JOIN LATERAL (SELECT v.audio_sha256, 1 - (v.vector <=> e.vector) AS cosine"
         f" FROM scaled_embeddings v WHERE v.scaler = {int(scaler)} AND v.audio_sha256 <> e.audio_sha256"
-        " ORDER BY v.vector <=> e.vector LIMIT 3) n ORDER BY take, n.cosine DESC"
+        " ORDER BY v.vector <=> e.vector LIMIT 3) n ORDER BY e.audio_sha256, n.cosine DESC"
     )
+
+
+class Take(NamedTuple):
+    """What tells a person which take an audio file is."""
+
+    audio_sha256: str
+    generation_id: str
+    takes: int  # generations of the same bytes; the id is that of the first
+    prompt: str
+    duration_s: float | None
+    tempo_bpm: float | None
+    key: str | None
+
+
+def takes_by_audio(ledger: Ledger, files: Iterable[str]) -> dict[str, Take]:
+    """The take of each audio file, erased ones passed over."""
+    query = (
+        "SELECT g.audio_sha256, (array_agg(g.generation_id ORDER BY g.id))[1], count(*),"
+        " left((array_agg(g.user_prompt ORDER BY g.id))[1], 80), f.duration_s, f.tempo_bpm, f.key"
+        " FROM generations g LEFT JOIN features f ON f.audio_sha256 = g.audio_sha256"
+        " WHERE g.audio_sha256 = ANY(:files) AND g.erased_at IS NULL GROUP BY 1, f.audio_sha256"
+    )
+    with ledger.begin() as connection:
+        rows = connection.execute(sa.text(query), {"files": sorted(set(files))}).all()
+    return {row[0]: Take(*row) for row in rows}
 
 
 def scores(ledger: Ledger, formula: str) -> pl.DataFrame:
