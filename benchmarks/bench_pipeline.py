@@ -1,7 +1,8 @@
 """What a generation costs beside its hearing: Dagster, ledger, custody's rows, scoring, snapshot, export of the original lines.
 
-Runs the whole `take_to_score` job over days of 1,000 and of 10,000 generations with analyzers that answer at once, and counts CPU
-of this process, its children and its Postgres. Floors: at most 10 ms a generation, and at 10,000 at most 1.2 times that at 1,000.
+Runs the whole `take_to_score` job over days of 1,000 and of 10,000 generations with analyzers that answer at once, exports every
+row as JSONL and CSV, and counts CPU of this process, its children and its Postgres. Floors: at most 10 ms a generation, and at
+10,000 at most 1.2 times that at 1,000.
 
     python benchmarks/bench_pipeline.py [--most 10000]
 """
@@ -30,6 +31,8 @@ from keeptake.ledger.analyses import Heard, ToHear
 from keeptake.ledger.bulk import upsert
 from keeptake.ledger.connection import Ledger
 from keeptake.ledger.duplicates import Fingerprinted, ToFingerprint
+from keeptake.ledger.exports import CopyReader, csv_queries, jsonl_queries
+from keeptake.ledger.serving import connect_arguments
 from keeptake.ledger.status import status
 from keeptake.ledger.tables import audio, generations
 from keeptake.ledger.vectors import Embedded, ToEmbed
@@ -156,6 +159,18 @@ def cpu_s(home: Path) -> float:
     return total + ended.children_user + ended.children_system
 
 
+def exported_lines(ledger: Ledger) -> tuple[int, int]:
+    """Lines of the whole JSONL and of the whole CSV export."""
+    found = []
+    for queries in (jsonl_queries(), csv_queries()):
+        reader, lines = CopyReader(connect_arguments(ledger.url), queries, owner="bench"), 0
+        while piece := reader.read():
+            lines += piece.count(b"\n")
+        reader.close()
+        found.append(lines)
+    return found[0], found[1]
+
+
 def measure(ledger: Ledger, day: str, count: int) -> float:
     """CPU milliseconds a generation of one run over a day of so many."""
     fill(ledger, day, count)
@@ -167,10 +182,14 @@ def measure(ledger: Ledger, day: str, count: int) -> float:
     begun_s, begun_cpu_s = time.monotonic(), cpu_s(home)
     with dg.DagsterInstance.get() as instance:
         result = job.execute_in_process(partition_key=day, instance=instance, run_config=quiet)
+    jsonl, csv = exported_lines(ledger)
     spent_ms = 1000 * (cpu_s(home) - begun_cpu_s) / count
     assert result.success
     assert status(ledger)["scored"] - before == count, "not every generation was scored"
-    print(f"{count:>7,} generations: {spent_ms:6.2f} ms CPU each, {time.monotonic() - begun_s:.1f} s in all; all scored")
+    assert (jsonl, csv - 1) == (before + count, before + count), "not every generation was exported"
+    print(
+        f"{count:>7,} generations: {spent_ms:6.2f} ms CPU each, {time.monotonic() - begun_s:.1f} s in all; all scored and exported"
+    )
     return spent_ms
 
 
