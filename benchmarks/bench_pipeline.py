@@ -187,9 +187,8 @@ def measure(ledger: Ledger, day: str, count: int) -> float:
     assert result.success
     assert status(ledger)["scored"] - before == count, "not every generation was scored"
     assert (jsonl, csv - 1) == (before + count, before + count), "not every generation was exported"
-    print(
-        f"{count:>7,} generations: {spent_ms:6.2f} ms CPU each, {time.monotonic() - begun_s:.1f} s in all; all scored and exported"
-    )
+    took_s = time.monotonic() - begun_s
+    print(f"{count:>7,} generations: {spent_ms:6.2f} ms CPU each, {took_s:.1f} s in all; all scored and exported")
     return spent_ms
 
 
