@@ -42,6 +42,7 @@ def embedding_space(ledger: LedgerResource, audio_store: AudioStoreResource) -> 
 
 def _neighbours(ledger: Ledger, store: AudioStore, done: SpaceReport) -> dg.MarkdownMetadataValue:
     found = overviews.neighbours_of_examples(ledger, done.scaler.id if done.scaler else 0)
-    files = list(dict.fromkeys(sha256 for pair in found.select("example", "neighbour").iter_rows() for sha256 in pair))
+    files = takes.files_of(found)
     drawn = draw_thumbnails(store, files) if done.added else {}
-    return takes.neighbours(found, overviews.takes_by_audio(ledger, files), drawn, takes.ways_to_listen(store, settings()))
+    shown = takes.Shown(overviews.takes_by_audio(ledger, files), drawn, store, takes.open_api(settings()))
+    return takes.neighbours(found, shown)

@@ -68,6 +68,5 @@ def _shown(ledger: Ledger, store: AudioStore, groups: list[Group], *, is_new: bo
     newest = newest_groups(ledger, groups, most=takes.SHOWN_GROUPS)
     files = [member for group in newest for member in group.members[: takes.MOST_ROWS]]
     known = takes_by_audio(ledger, (member for group in newest for member in group.members))
-    return takes.duplicate_groups(
-        newest, known, draw_thumbnails(store, files) if is_new else {}, takes.ways_to_listen(store, settings())
-    )
+    drawn = draw_thumbnails(store, files) if is_new else {}
+    return takes.duplicate_groups(newest, takes.Shown(known, drawn, store, takes.open_api(settings())))

@@ -113,48 +113,54 @@ def named(number: int) -> str:
 KNOWN = {named(n): Take(named(n), f"take-{n}", 1 + (n == 2), f"prompt {n}", 20.0, 90.0 + n, "A minor") for n in range(4)}
 
 
-def say(take: Take) -> str:
-    return f"hear {take.generation_id}"
+@pytest.fixture
+def shown(tmp_path) -> takes.Shown:
+    return takes.Shown(KNOWN, {named(2): b"png"}, AudioStore((tmp_path / "audio").as_uri()), "http://127.0.0.1:8002")
 
 
-def test_neighbours_are_named_under_their_example_nearest_first():
+def test_neighbours_are_named_under_their_example_nearest_first(shown):
     found = pl.DataFrame({"example": [named(0)] * 2, "neighbour": [named(2), named(9)], "cosine": [0.91, 0.5]})
-    text = takes.neighbours(found, KNOWN, {named(2): b"png"}, say).value
-    rows = [line.split(" | ") for line in text.splitlines()[2:]]
+    rows = [line.split(" | ") for line in takes.neighbours(found, shown).value.splitlines()[2:]]
     assert [row[0].strip("| ") for row in rows] == ["**example**", "0.910", "0.500"]
     assert rows[1][1:4] == [r"take\-2 and 1 more", "prompt 2", r"20\.0 s\, 92\.0 BPM\, A minor"]
     assert "data:image/png;base64,cG5n" in rows[1][4] and rows[0][4] == ""
-    assert rows[1][5] == "hear take-2 |"
     assert named(9)[:8] in rows[2][1]
 
 
-def test_a_group_shows_all_its_members_and_the_evidence_of_its_pairs():
-    pairs = [
-        DuplicatePair(named(0), named(n), "duplicate", -1.4, 1.03, 0.5, 0.078, 18.0, 0.9, cosine)
-        for n, cosine in ((1, 0.5), (3, None))
-    ]
-    text = takes.duplicate_groups([Group((named(0), named(1), named(3)), tuple(pairs))], KNOWN, {}, say).value
+def test_a_group_shows_all_its_members_and_the_evidence_of_its_pairs(shown):
+    pairs = [pair(n, bit_error=0.078, cosine=cosine) for n, cosine in ((1, 0.5), (3, None))]
+    text = takes.duplicate_groups([Group((named(0), named(1), named(3)), tuple(pairs))], shown).value
     assert "**3 takes of one sound**" in text
     assert [text.count(f"| take\\-{n} |") for n in range(4)] == [1, 1, 0, 1]
     assert r"| take\-0 – take\-1 | -1.40 s | 0.078 | × 1.030 | +0.5 semitones | 18.0 s | 0.500 |" in text
     assert r"| take\-0 – take\-3 | -1.40 s | 0.078 | × 1.030 | +0.5 semitones | 18.0 s |  |" in text
 
 
-def test_a_large_group_says_what_it_leaves_out():
-    members = tuple(named(n) for n in range(20))
-    pairs = tuple(DuplicatePair(named(0), m, "duplicate", 0, 1, 0, 0.1, 9, 1, None) for m in members[1:])
-    text = takes.duplicate_groups([Group(members, pairs)], KNOWN, {}, say).value
+def pair(number: int, *, bit_error: float, cosine: float | None) -> DuplicatePair:
+    return DuplicatePair(named(0), named(number), "duplicate", -1.4, 1.03, 0.5, bit_error, 18.0, 0.9, cosine)
+
+
+def test_a_large_group_says_what_it_leaves_out_and_shows_the_surest_pairs(shown):
+    pairs = tuple(pair(n, bit_error=(20 - n) / 100, cosine=None) for n in range(1, 20))
+    text = takes.duplicate_groups([Group(tuple(named(n) for n in range(20)), pairs)], shown).value
     assert "**20 takes of one sound** (12 more members, 11 more pairs)" in text
+    assert "0.010" in text and "0.190" not in text
 
 
-def test_a_take_is_played_where_no_key_is_asked_for_and_found_on_disk_otherwise(tmp_path):
-    store = AudioStore((tmp_path / "audio").as_uri())
-    kept = store.put(b"sound").sha256
-    take = KNOWN[named(1)]._replace(generation_id="a/b c", audio_sha256=kept)
-    played = takes.ways_to_listen(store, Settings(auth="none", api_port=8002))(take)
-    assert played == "[play](http://127.0.0.1:8002/api/training-metadata/a%2Fb%20c/audio)"
-    assert takes.ways_to_listen(store, Settings(auth="keys"))(take) == f"`{tmp_path}/audio/{key_of(kept)}`"
-    assert takes.ways_to_listen(AudioStore("s3://bucket/x"), Settings())(take) == f"`s3://bucket/x/{key_of(kept)}`"
+def test_a_take_is_played_where_the_api_wants_no_key_and_found_in_the_store_otherwise(shown, tmp_path):
+    kept = shown.store.put(b"sound").sha256
+    found = pl.DataFrame({"example": [named(0)], "neighbour": [kept], "cosine": [0.9]})
+    known = shown._replace(takes={kept: KNOWN[named(1)]._replace(generation_id="a/b c")})
+    played = takes.neighbours(found, known).value
+    assert "[play](http://127.0.0.1:8002/api/training-metadata/a%2Fb%20c/audio)" in played and "store" not in played
+    in_store = takes.neighbours(found, known._replace(api=None)).value
+    assert f"- `{tmp_path}/audio/{key_of(kept)}`" in in_store and "[play]" not in in_store
+    in_bucket = takes.neighbours(found, known._replace(api=None, store=AudioStore("s3://bucket/x"))).value
+    assert f"- `s3://bucket/x/{key_of(kept)}`" in in_bucket
+    addresses = [
+        takes.open_api(Settings(auth=auth, api_port=port)) for auth, port in (("none", 8002), ("none", 0), ("keys", 8002))
+    ]
+    assert addresses == ["http://127.0.0.1:8002", None, None]
 
 
 # The graph itself
@@ -200,7 +206,7 @@ def keep(ledger, kept, number: int) -> None:
         upsert(connection, generations, [take], conflict=("generation_id",))
 
 
-def shown(asset: dg.AssetsDefinition, resources) -> dict[str, dg.MetadataValue]:
+def materialized(asset: dg.AssetsDefinition, resources) -> dict[str, dg.MetadataValue]:
     day = DAY if asset.partitions_def is not None else None
     done = dg.materialize([asset], resources=resources, partition_key=day)
     return dict(done.asset_materializations_for_node(asset.key.to_user_string())[0].metadata)
@@ -211,8 +217,8 @@ def images(value: dg.MetadataValue) -> list[bytes]:
 
 
 def test_the_assets_show_examples_neighbours_and_groups_once(heard_twice):
-    first = [shown(asset, heard_twice) for asset in CHAIN]
-    again = [shown(asset, heard_twice) for asset in CHAIN]
+    first = [materialized(asset, heard_twice) for asset in CHAIN]
+    again = [materialized(asset, heard_twice) for asset in CHAIN]
     hearing, _, space, _, copies = first
 
     assert {"dagster/partition_row_count", "analyzed", "failed", "analysis_rate", "examples", "pictures", "plots"} <= set(hearing)
