@@ -1,5 +1,6 @@
 """`keeptake up`, for real: the daemon works with nobody watching, people look at it in a browser, and all of it ends together."""
 
+import json
 import os
 import re
 import shutil
@@ -125,8 +126,6 @@ def save_from_another_process(running: Running, record: dict[str, object], folde
         "    accept(connection, [read_record(sys.argv[2].encode())], source='test', audio_root=sys.argv[3])\n"
         "ledger.dispose()\n"
     )
-    import json
-
     text = json.dumps(record)
     assert isinstance(read_record(text.encode()), Accepted)
     subprocess.run([sys.executable, "-c", code, running.ledger.url, text, str(folder)], check=True, env=environment(running.home))
@@ -139,6 +138,15 @@ def test_a_second_up_says_who_holds_the_home(running):
     assert second.returncode == 4
     assert f"process {running.process.pid}" in second.stderr
     assert "Traceback" not in second.stderr
+
+
+def test_commands_work_beside_it(running):
+    """They once waited for the embedded server until `up` had ended."""
+    beside = subprocess.run(
+        [*KEEPTAKE, "status", "--json"], env=environment(running.home), capture_output=True, text=True, timeout=60, check=False
+    )
+    assert beside.returncode == 0, beside.stderr
+    assert json.loads(beside.stdout)["refused"] == {}
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: install the package chromium to run the browser test")
