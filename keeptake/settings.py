@@ -66,6 +66,7 @@ class Settings(BaseSettings):
     api_port: int = Field(8002, ge=0, le=65_535, description="Port of the API.")
     api_workers: int = Field(1, ge=1, le=64, description="Worker processes of the API.")
     api_body_timeout_s: float = Field(10.0, gt=0, description="Seconds that the body of one API call may take to arrive.")
+    api_body_pause_s: float = Field(0.8, gt=0, description="Seconds of silence within a body that end the call with a 408.")
     api_deadline_s: float = Field(
         1.8, gt=0, description="Seconds that the ledger may take to answer an API call, before it is a 503."
     )

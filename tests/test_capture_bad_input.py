@@ -1,5 +1,6 @@
 """Whatever comes in: no 5xx, nothing undocumented, and nothing accepted that breaks a later read."""
 
+import contextlib
 import json
 import os
 import random
@@ -120,6 +121,23 @@ def test_a_thousand_malformed_bodies_are_each_refused_within_a_second(service, c
     everything_still_reads(service)
 
 
+@pytest.mark.parametrize("pauses", [12, 2])
+def test_a_body_may_drip_but_not_for_ever(ledger, tmp_path, capture_service, pauses):
+    """Twelve pauses of 0.1 s are more than the body's second, two are not: then the pieces are read as one body."""
+    body = json.dumps(capture_service.take("dripped")).encode()
+    with capture_service.running(ledger, tmp_path, api_body_timeout_s=1.0) as service:
+        head = f"POST {PREFIX} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {service.key}\r\nContent-Type: application/json\r\n"
+        with socket.create_connection(("127.0.0.1", int(service.base_url.rsplit(":", 1)[1])), timeout=10) as connection:
+            connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode())
+            for number in range(pauses):
+                with contextlib.suppress(OSError):
+                    connection.sendall(body[number : number + 1])
+                time.sleep(0.1)
+            with contextlib.suppress(OSError):
+                connection.sendall(body[pauses:])
+            assert connection.recv(65536).startswith(b"HTTP/1.1 408" if pauses == 12 else b"HTTP/1.1 200")
+
+
 def test_control_without_the_guard_at_the_door_such_bodies_break_a_read(ledger, capture_service):
     """What 1e300 in JSONB once did: printed as 301 digits, which no reader of the export takes for a number again."""
     with ledger.begin() as connection:
@@ -141,7 +159,7 @@ def test_control_without_the_guard_at_the_door_such_bodies_break_a_read(ledger, 
     ],
 )
 def test_cut_and_broken_transfers_are_answered_with_a_problem(ledger, tmp_path, capture_service, sent, status):
-    with capture_service.running(ledger, tmp_path, api_body_timeout_s=0.5) as service:
+    with capture_service.running(ledger, tmp_path) as service:
         head = f"Host: x\r\nAuthorization: Bearer {service.key}\r\nContent-Type: application/json\r\n"
         with socket.create_connection(("127.0.0.1", int(service.base_url.rsplit(":", 1)[1])), timeout=10) as connection:
             connection.sendall(sent.replace(b"{path}", PREFIX.encode()).replace(b"{head}", head.encode()))

@@ -37,13 +37,16 @@ async def read_body(request: Request, types: tuple[str, ...] = JSON_TYPES, *, mo
         raise _too_large(most)
     pieces: list[bytes] = []
     size = 0
+    chosen, clock = request.app.state.settings, asyncio.get_running_loop().time
+    ends_s = clock() + chosen.api_body_timeout_s
     try:
-        async with asyncio.timeout(request.app.state.settings.api_body_timeout_s):
+        async with asyncio.timeout_at(min(ends_s, clock() + chosen.api_body_pause_s)) as limit:
             async for piece in request.stream():
                 size += len(piece)
                 if size > most:
                     raise _too_large(most)
                 pieces.append(piece)
+                limit.reschedule(min(ends_s, clock() + chosen.api_body_pause_s))
     except TimeoutError:
         raise Problem(408, "body-too-slow", "the body did not arrive in time", headers={"Connection": "close"}) from None
     except ClientDisconnect:
