@@ -5,20 +5,23 @@ three fifths of the longer one or more are the same sound in both, an `excerpt` 
 takes and must not make one group of them all.
 
 How: every frame of a fingerprint gives two keys, the least of twelve rotations of the code words here and 0.6 s later, which no
-transposition changes. Takes that share a key are compared around the shared frame (`_agree_locally`), and what agrees there is
-aligned as a whole over speeds (`_align`). A key shared by many is compared with the next few in its row only, so that the work
-grows with the number of takes and never with its square; groups close what that leaves out.
+transposition changes. Takes that share a key are compared around the shared frame, over speeds where that looks alike
+(`_agree_locally`), and what agrees there is aligned as a whole (`_align`). A key shared by many is compared with the next few in
+its row only, so that the work grows with the number of takes and never with its square; groups close what that leaves out.
 
 Conventions: `b` begins `offset_s` seconds after `a` has (negative: before), `speed` is how much faster b plays, `rotation` how
 many semitones b is above a. Belongs here: takes to pairs and groups. Does not: sound to code words (`audio/fingerprint.py`),
 which of a group is kept (`select.py`), SQL (`ledger/duplicates.py`).
 """
 
+import itertools
+import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter1d
 from scipy.sparse import coo_array
@@ -31,7 +34,13 @@ DUPLICATES_VERSION = "aligned-1"
 KEY_LAG_FRAMES = 6  # the second half of a key: 3 % of 0.6 s is a fifth of a frame
 NEXT_IN_ROW = 12  # how many neighbours sharing a key each entry is compared with
 LOCAL_FRAMES = 16  # on either side of a shared key: 3 % of 1.6 s is half a frame
+SHIFTS_FRAMES = (-0.5, 0.0, 0.5)  # beside a shared frame; -1, 0, 1 laid three copies in a thousand half a frame off
+LOCAL_SPEEDS = np.round(np.arange(0.96, 1.0401, 0.01), 2)
+GAP_FRAMES = math.ceil(
+    LOCAL_FRAMES / LOCAL_SPEEDS[0] + SHIFTS_FRAMES[-1]
+)  # between takes: as far as a window at the least speed reaches
 MAX_LOCAL_ERROR = 0.22  # passes 0.1 % of keys that unrelated takes share, loses 2 of 593 copies (0.24: 0.8 %, 1; 0.28: 7 %, none)
+MAX_LOCAL_ERROR_AT_SPEED = 0.21  # at the best of them: loses none of 2,867 copies (0.20: 1), drops half of the unrelated pairs
 HYPOTHESES = 4  # alignments tried for a pair
 SPEEDS = np.round(np.arange(0.96, 1.0401, 0.005), 3)
 FINE_SPEEDS = np.arange(-0.004, 0.0041, 0.001)
@@ -41,8 +50,8 @@ MAX_MATCH_ERROR = 0.25
 MAX_BIT_ERROR = 0.20
 MIN_MATCH_S = 3.0
 MIN_SHARE = 0.6  # two excerpts of one song that repeats itself reached 0.42, labelled copies to 0.96 at least
-ENTRIES_A_PORTION = 1 << 23  # keys, or frames, worked on at a time: what bounds memory at 100,000 takes
-WINDOWS_A_PORTION = 1 << 16
+ENTRIES_A_PORTION = 1 << 22  # keys, or frames, worked on at a time: what bounds memory at 100,000 takes
+WINDOWS_A_PORTION = 1 << 12  # fits into the cache
 
 Relation = Literal["duplicate", "excerpt"]
 
@@ -185,8 +194,8 @@ def _cosine(a: NDArray[np.float32] | None, b: NDArray[np.float32] | None) -> flo
 def _lay_out(fingerprints: Mapping[str, Codes]) -> _Corpus:
     names = sorted(fingerprints)
     length = np.array([len(fingerprints[name]) for name in names], np.int64)
-    start = LOCAL_FRAMES + np.concatenate([[0], np.cumsum(length[:-1] + LOCAL_FRAMES)]).astype(np.int64)[: len(names)]
-    codes = np.zeros(int((length + LOCAL_FRAMES).sum()) + LOCAL_FRAMES, np.uint64)
+    start = GAP_FRAMES + np.concatenate([[0], np.cumsum(length[:-1] + GAP_FRAMES)]).astype(np.int64)[: len(names)]
+    codes = np.zeros(int((length + GAP_FRAMES).sum()) + GAP_FRAMES, np.uint64)
     for name, at, size in zip(names, start, length, strict=True):
         codes[at : at + size] = fingerprints[name]
     return _Corpus(names, codes, start, length)
@@ -218,11 +227,14 @@ def _shared_keys(corpus: _Corpus, wanted: _Wanted) -> Iterator[_Shared]:
     """Frames of different takes with equal keys, in portions that fit into memory."""
     key, turn = _keys(corpus)
     tells = np.repeat(corpus.codes[:-KEY_LAG_FRAMES] != 0, 2) & np.repeat(corpus.codes[KEY_LAG_FRAMES:] != 0, 2)
-    portions = np.uint64(1 + len(key) // ENTRIES_A_PORTION)
-    for portion in range(int(portions)):
-        entries = np.flatnonzero(tells & (key % portions == portion))
-        entries = entries[np.argsort(key[entries], kind="stable")]
-        row, take = key[entries], corpus.take_at(entries // 2)
+    portions = 1 + len(key) // ENTRIES_A_PORTION
+    portion_of = np.where(tells, key % np.uint64(portions), portions).astype(np.uint16)
+    for portion in range(portions):
+        entries = np.flatnonzero(portion_of == portion)
+        order = np.argsort(key[entries], kind="stable")
+        take = corpus.take_at(entries // 2)[order]  # before they are out of order: looking up goes with the cache then
+        entries = entries[order]
+        row = key[entries]
         first = np.ones(len(entries), bool)
         first[1:] = (row[1:] != row[:-1]) | (take[1:] != take[:-1])  # a loop repeats its keys
         entries, row, take = entries[first], row[first], take[first]
@@ -271,16 +283,31 @@ def _turn24(words: Codes, up: np.uint64, down: np.uint64) -> Codes:
 
 
 def _agree_locally(corpus: _Corpus, shared: _Shared) -> _Shared:
-    """Those shared keys around which the two takes agree for a while."""
+    """Those shared keys around which the two takes agree for a while, and agree better at one of several speeds.
+
+    Where takes are unrelated and agree by chance, no speed helps much; a copy is far below the limit at its own.
+    """
+    agreeing = shared.only(_local_error(corpus, shared, [1.0], [0.0]) <= MAX_LOCAL_ERROR)
+    return agreeing.only(_local_error(corpus, agreeing, LOCAL_SPEEDS, SHIFTS_FRAMES) <= MAX_LOCAL_ERROR_AT_SPEED)
+
+
+def _local_error(corpus: _Corpus, shared: _Shared, speeds: Iterable[float], shifts: Sequence[float]) -> NDArray[np.float64]:
+    """Share of differing bits around each shared key at the best of some speeds and shifts in frames; 1: too little tells."""
+    if not len(shared.a):
+        return np.ones(0)
     around = np.arange(-LOCAL_FRAMES, LOCAL_FRAMES + 1)
-    keep = np.zeros(len(shared.a), bool)
-    for first in range(0, len(keep), WINDOWS_A_PORTION):
+    windows, wider = (sliding_window_view(corpus.codes, 2 * reach + 1) for reach in (LOCAL_FRAMES, GAP_FRAMES))
+    least = np.ones(len(shared.a))
+    for first in range(0, len(least), WINDOWS_A_PORTION):
         block = slice(first, first + WINDOWS_A_PORTION)
-        a = rotate(corpus.codes[shared.a[block, None] + around], shared.steps[block, None])
-        differ = differing_bits(a, corpus.codes[shared.b[block, None] + around])
-        compared = (differ >= 0).sum(axis=1)
-        keep[block] = (compared >= LOCAL_FRAMES) & (differ.clip(0).sum(axis=1) <= MAX_LOCAL_ERROR * BITS * compared)
-    return shared.only(keep)
+        a = rotate(windows[shared.a[block] - LOCAL_FRAMES], shared.steps[block, None])
+        b = wider[shared.b[block] - GAP_FRAMES]
+        for speed, shift in itertools.product(speeds, shifts):
+            differ = differing_bits(a, b[:, GAP_FRAMES + np.rint(around / speed + shift).astype(np.int64)])
+            compared = (differ >= 0).sum(axis=1)
+            error = differ.clip(0).sum(axis=1) / (BITS * compared.clip(1))
+            least[block] = np.minimum(least[block], np.where(compared >= LOCAL_FRAMES, error, 1.0))
+    return least
 
 
 class _Alignment(NamedTuple):
@@ -308,9 +335,9 @@ def _align(corpus: _Corpus, a: int, b: int, hypotheses: _Shared) -> DuplicatePai
 
 
 def _best_alignment(turned: Codes, second: Codes, speeds: NDArray[np.float64], at_a: int, at_b: int, steps: int) -> _Alignment:
-    """Among speeds, and a frame to either side of the shared frame, the one with most agreement: length counts, not the share."""
-    speed = np.repeat(speeds, 3)
-    offset = at_b - at_a / speed + np.tile([-1.0, 0.0, 1.0], len(speeds))
+    """Among speeds, and shifts beside the shared frame, the one with most agreement: length counts, not the share."""
+    speed = np.repeat(speeds, len(SHIFTS_FRAMES))
+    offset = at_b - at_a / speed + np.tile(SHIFTS_FRAMES, len(speeds))
     differ = _laid_over(turned, second, speed, offset)
     score = np.where(differ >= 0, BITS / 2 - differ, 0).sum(axis=1)
     near_best = np.flatnonzero(score >= TIE * score.max())
@@ -321,8 +348,8 @@ def _best_alignment(turned: Codes, second: Codes, speeds: NDArray[np.float64], a
 def _laid_over(turned: Codes, second: Codes, speed: NDArray[np.float64], offset: NDArray[np.float64]) -> NDArray[np.int64]:
     """Differing bits at each frame of the first take, a row for each alignment; -1 where there is nothing to compare."""
     at = np.rint(offset[:, None] + np.arange(len(turned)) / speed[:, None]).astype(np.int64)
-    inside = (at >= 0) & (at < len(second))
-    return np.where(inside, differing_bits(turned, second[at.clip(0, len(second) - 1)]), -1)
+    at[(at < 0) | (at >= len(second))] = len(second)  # where a code stands that tells nothing
+    return differing_bits(turned, np.append(second, np.uint64(0))[at])
 
 
 def _judged(differ: NDArray[np.int64], alignment: _Alignment, a: str, b: str, *, longer: int) -> DuplicatePair | None:
