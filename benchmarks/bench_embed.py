@@ -330,7 +330,7 @@ def search_case(ledger: object, name: str, filters: object, allowed: np.ndarray,
     similar(ledger, f"g{queries[0]}", K, filters)
     with ledger.begin() as connection:  # the pool gives the same one to every search that follows
         backend = connection.exec_driver_sql("SELECT pg_backend_pid()").scalar_one()
-    milliseconds, cpu_milliseconds, hits, wanted, lost, alone = [], [], 0, 0, 0, 0
+    milliseconds, cpu_milliseconds, hits, wanted, lost = [], [], 0, 0, 0
     truth = [nearest_exact(unit, query, allowed) for query in queries]  # before: numpy's threads idle noisily after a product
     for query, expected in zip(queries, truth, strict=True):
         start, start_cpu_s = time.perf_counter(), cpu_s(backend)
@@ -339,7 +339,7 @@ def search_case(ledger: object, name: str, filters: object, allowed: np.ndarray,
         cpu_milliseconds.append(1e3 * (cpu_s(backend) - start_cpu_s))
         hits, wanted = hits + len({take.generation_id for take in found} & expected), wanted + len(expected)
         lost += len(expected) - len(found)
-        alone += index_alone(ledger, f"g{query}", filters)
+    alone = sum(index_alone(ledger, f"g{query}", filters) for query in queries)
     (p50, p99), (cpu_p50, cpu_p99) = np.percentile(milliseconds, (50, 99)), np.percentile(cpu_milliseconds, (50, 99))
     print(
         f"  {name:38s} {allowed.mean():8.3%} pass: p50 {p50:5.1f} p99 {p99:6.1f} ms wall,"
