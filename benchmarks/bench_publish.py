@@ -1,9 +1,11 @@
 """What does publishing cost? Choosing among a million takes, and writing clips, shards and tars.
 
-    python benchmarks/bench_publish.py [choose write] [--takes 1000000] [--clips 2000]
+    python benchmarks/bench_publish.py [choose near write] [--takes 1000000] [--vectors 100000] [--clips 2000]
 
 `choose`: rules, groups, duplicates, quotas and splits over synthetic candidates, beside a bare Polars pass that only filters by
 score and sorts (the least that any choice costs); checked: every take is told once, and no shared prompt stands in two splits.
+`near`: pairs of vectors that point the same way, among clusters as wide as takes of one style, beside all pairs by blocks of a
+matrix product; checked: the same pairs, planted ones among them.
 `write`: clips, FLAC sidecars, Parquet and tar of a version, beside decoding, resampling and encoding the same clips alone;
 checked: the documented readers lose no row. Each part runs in a process of its own, and prints CPU seconds of all threads, a
 ratio and the peak of memory. Exits with 1 where a floor is missed.
@@ -26,10 +28,12 @@ import soundfile
 import soxr
 
 from keeptake.curation.building import FORMAT_VERSIONS, Stage, write_audio, write_csv, write_jsonl, write_parquet
+from keeptake.curation.leaks import MIN_COSINE
 from keeptake.curation.policy import read_policy
 from keeptake.curation.select import CANDIDATE, PAIRS, choose
 from keeptake.curation.versions import ROW, row_hash
 from keeptake.custody.decode import decode
+from keeptake.embedding.near_pairs import near_pairs
 from keeptake.formats import audiocraft, audiofolder, hf_parquet, webdataset
 
 MAX_CHOOSE_CPU_S = 3.0
@@ -90,6 +94,38 @@ def bench_choose(count: int) -> bool:
     is_right = told == count and apart == 1
     scale = max(1.0, count / 1_000_000)
     return is_right and ours_s <= MAX_CHOOSE_CPU_S * scale and peak_mb() <= MAX_CHOOSE_MEMORY_MB * scale
+
+
+def bench_near(count: int) -> bool:
+    """Find near pairs both ways, and print."""
+    rng = np.random.default_rng(0)
+    styles = rng.standard_normal((500, 256), dtype=np.float32)
+    vectors = styles[rng.integers(0, len(styles), count)] + rng.standard_normal((count, 256), dtype=np.float32)
+    twins = rng.permutation(count)[: count // 50].reshape(2, -1)
+    vectors[twins[1]] = vectors[twins[0]] + rng.uniform(0, 0.35, (twins.shape[1], 1)) * rng.standard_normal((twins.shape[1], 256))
+    began = time.process_time()
+    expected = all_near_pairs(vectors)
+    bare_s = time.process_time() - began
+    before_mb = peak_mb()
+    began = time.process_time()
+    found = near_pairs(vectors, least=MIN_COSINE)
+    ours_s = time.process_time() - began
+    missed = len(set(map(tuple, expected.tolist())) - set(map(tuple, found.tolist())))
+    print(f"near     {count:,} vectors: {ours_s:.1f} s CPU, all pairs {bare_s:.1f} s, {bare_s / ours_s:.1f} times as fast")
+    print(
+        f"         {len(found):,} pairs, {missed} of {len(expected):,} missed; peak {peak_mb():,.0f} MB (before: {before_mb:,.0f})"
+    )
+    return missed <= len(expected) / 1000 and len(found) + missed == len(expected) > count // 200
+
+
+def all_near_pairs(vectors: np.ndarray, block: int = 2048) -> np.ndarray:
+    """The baseline: every pair, by blocks of a matrix product."""
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    found = []
+    for start in range(0, len(unit), block):
+        near = np.argwhere(np.triu(unit[start : start + block] @ unit[start:].T >= MIN_COSINE, k=1))
+        found.append(near + start)
+    return np.concatenate(found)
 
 
 def music(number: int) -> bytes:
@@ -188,11 +224,12 @@ def peak_mb() -> float:
 def main() -> int:
     """Run the parts that were asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("parts", nargs="*", default=["choose", "write"], metavar="choose|write")
+    parser.add_argument("parts", nargs="*", default=["choose", "near", "write"], metavar="choose|near|write")
     parser.add_argument("--takes", type=int, default=1_000_000)
+    parser.add_argument("--vectors", type=int, default=100_000)
     parser.add_argument("--clips", type=int, default=2000)
     asked = parser.parse_args()
-    parts = {"choose": (bench_choose, asked.takes), "write": (bench_write, asked.clips)}
+    parts = {"choose": (bench_choose, asked.takes), "near": (bench_near, asked.vectors), "write": (bench_write, asked.clips)}
     is_met = True
     for name in asked.parts:
         with multiprocessing.get_context("spawn").Pool(1) as pool:

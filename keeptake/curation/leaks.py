@@ -10,11 +10,13 @@ from collections.abc import Mapping
 import numpy as np
 import polars as pl
 
+from keeptake.embedding.near_pairs import near_pairs
+
 LEAK = {"kind": pl.String, "first": pl.String, "second": pl.String, "splits": pl.String}
 MIN_COSINE = (
     0.95  # of scaled vectors; on 155 labelled files unrelated music came to 0.56 at most, siblings to 0.47 (decision 0062)
 )
-BLOCK_ROWS = 2048
+PAIR = {"first_sha256": pl.String, "second_sha256": pl.String}
 
 
 def find_leaks(
@@ -55,41 +57,16 @@ def find_leaks(
     if hold_out_users:
         found.append(_sharing(known, "user", "user"))
     if vectors:
-        found.append(_paired(known, near(known, vectors), "embedding"))
+        present = set(known["audio_sha256"])
+        found.append(_paired(known, alike({name: each for name, each in vectors.items() if name in present}), "embedding"))
     return pl.concat(found).unique().sort("kind", "first", "second")
-
-
-def near(rows: pl.DataFrame, vectors: Mapping[str, np.ndarray], *, least: float = MIN_COSINE) -> pl.DataFrame:
-    """Pairs of audio files, one in test or valid, whose vectors point the same way: `first_sha256, second_sha256`."""
-    held_out = sorted(set(rows.filter(pl.col("split") != "train")["audio_sha256"]) & set(vectors))
-    others = sorted(set(rows["audio_sha256"]) & set(vectors))
-    if not held_out:
-        return pl.DataFrame(schema={"first_sha256": pl.String, "second_sha256": pl.String})
-    right = _directions([vectors[sha256] for sha256 in others])
-    found: list[tuple[str, str]] = []
-    for start in range(0, len(held_out), BLOCK_ROWS):
-        block = held_out[start : start + BLOCK_ROWS]
-        alike = _directions([vectors[sha256] for sha256 in block]) @ right.T >= least
-        found.extend((block[i], others[j]) for i, j in np.argwhere(alike) if block[i] != others[j])
-    return pl.DataFrame(found, schema={"first_sha256": pl.String, "second_sha256": pl.String}, orient="row")
 
 
 def alike(vectors: Mapping[str, np.ndarray], *, least: float = MIN_COSINE) -> pl.DataFrame:
     """All pairs of audio files whose vectors point the same way: `first_sha256, second_sha256`, the first the lesser."""
-    names = sorted(vectors)
-    matrix = _directions([vectors[name] for name in names]) if names else np.zeros((0, 0), np.float32)
-    found: list[tuple[str, str]] = []
-    for start in range(0, len(names), BLOCK_ROWS):
-        close = matrix[start : start + BLOCK_ROWS] @ matrix[start:].T >= least
-        found.extend((names[start + i], names[start + j]) for i, j in np.argwhere(close) if i < j)
-    return pl.DataFrame(found, schema={"first_sha256": pl.String, "second_sha256": pl.String}, orient="row")
-
-
-def _directions(vectors: list[np.ndarray]) -> np.ndarray:
-    matrix = np.asarray(vectors, np.float32)
-    lengths = np.linalg.norm(matrix, axis=1, keepdims=True)
-    directions: np.ndarray = matrix / np.maximum(lengths, 1e-12)
-    return directions
+    names = np.array(sorted(vectors))
+    pairs = near_pairs(np.stack([vectors[name] for name in names]), least=least) if len(names) else np.zeros((0, 2), np.int64)
+    return pl.DataFrame({"first_sha256": names[pairs[:, 0]], "second_sha256": names[pairs[:, 1]]}, schema=PAIR)
 
 
 def _sharing(rows: pl.DataFrame, column: str, kind: str) -> pl.DataFrame:
