@@ -102,7 +102,7 @@ def running(ledger, folder, *, has_key=True, **more):
         thread.join(10)
 
 
-_RUN = """
+RUN = """
 import json, os, signal, sys
 given = json.loads(sys.argv[1])
 from keeptake.capture import server
@@ -113,7 +113,7 @@ server.serve("127.0.0.1", given["port"], given["workers"], database_url=given["u
 class Process:
     """A service in a process of its own, which can be killed and started again on the same port."""
 
-    def __init__(self, url, folder, *, workers=1, program=_RUN, **environment):
+    def __init__(self, url, folder, *, workers=1, program=RUN, **environment):
         self.port = free_port()
         self.base_url = f"http://127.0.0.1:{self.port}"
         self._given = {"url": url, "port": self.port, "workers": workers}

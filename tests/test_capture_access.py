@@ -10,8 +10,10 @@ import time
 import httpx2
 import pytest
 
+from keeptake.capture.access import Keys, Principal
 from keeptake.capture.app import PREFIX
 from keeptake.capture.limits import CallLimits, SharedCounters
+from keeptake.capture.problems import Problem
 from keeptake.errors import ConfigurationError
 from keeptake.ledger.keys import SCOPES, create_key, list_keys, revoke_key, split_key
 
@@ -42,24 +44,42 @@ CALLS = {
 }
 
 
-def test_every_operation_refuses_everybody_but_the_right_key(service, capture_service):
+def test_every_operation_is_in_the_matrix_under_its_scope(service):
     document = httpx2.get(service.base_url + "/openapi.json").json()
     described = {(method, path): operation for path, item in document["paths"].items() for method, operation in item.items()}
-    assert set(described) == set(CALLS)
     assert {call: operation.get("x-scope") for call, operation in described.items()} == {
         call: scope for call, (scope, _, _) in CALLS.items()
     }
-    service.post(capture_service.take("g1"))
+
+
+def test_every_operation_refuses_everybody_but_the_right_key(service, capture_service):
+    assert wrong_answers(service, capture_service.take) == []
+
+
+def test_control_a_guard_that_only_looks_whether_there_is_a_key_lets_people_in(service, capture_service, monkeypatch):
+    async def nod(keys, request):
+        if not (key := request.headers.get("authorization")):
+            raise Problem(401, "unauthorized", "a key is required")
+        return Principal(key, frozenset(SCOPES))
+
+    monkeypatch.setattr(Keys, "principal", nod)
+    wrong = wrong_answers(service, capture_service.take)
+    let_in = {(method, path) for method, path, *_ in wrong}
+    assert let_in == {call for call, (scope, _, _) in CALLS.items() if scope}
+    assert {name for _, _, name, _ in wrong} == {"garbage", "another secret", "unknown", "revoked", "expired", "other scopes"}
+
+
+def wrong_answers(service, take):
+    """Operations and callers that were answered with another status than they should be."""
+    service.post(take("g1"))
     expired = service.key_for(*SCOPES, expires_days=1e-9)
     revoked = service.key_for(*SCOPES)
     assert revoke_key(service.ledger, split_key(revoked)[0])
     right_id = split_key(service.key)[0]
+    wrong = []
     for (method, path), (scope, given, success) in CALLS.items():
         if given.get("json") == "a take":
-            given = {"json": capture_service.take("g2")}
-        if scope is None:
-            assert answer_to(service, method, path, given, None) == success
-            continue
+            given = {"json": take("g2")}
         without = service.key_for(*(other for other in SCOPES if other != scope))
         outcomes = {
             "no key": (None, 401),
@@ -69,10 +89,15 @@ def test_every_operation_refuses_everybody_but_the_right_key(service, capture_se
             "revoked": (revoked, 401),
             "expired": (expired, 401),
             "other scopes": (without, 403),
-            "the right one": (service.key_for(scope), success),
+            "the right one": (service.key_for(scope) if scope else None, success),
         }
         for name, (key, status) in outcomes.items():
-            assert answer_to(service, method, path, given, key) == status, (method, path, name)
+            if scope is None and name != "the right one":
+                continue
+            answered = answer_to(service, method, path, given, key)
+            if answered != status:
+                wrong.append((method, path, name, answered))
+    return wrong
 
 
 def answer_to(service, method, path, given, key):
@@ -139,6 +164,7 @@ def test_limits_refuse_the_next_call_and_say_when_to_come_back(ledger, tmp_path,
         with service.new_client(service.key_for("metadata:write")) as other:
             assert service.post(capture_service.take("other"), other).status_code == 200
         assert service.get("").status_code == 200  # another class of calls
+        assert service.post(capture_service.take("g5")).status_code == 429  # the control: who does not wait is not let in
         time.sleep(int(refused.headers["retry-after"]))
         assert service.post(capture_service.take("g5")).status_code == 200
 
@@ -230,6 +256,26 @@ SECRETS = ("PLANTED-PROMPT", "PLANTED-SIGNATURE", "PLANTED-WORDS", "PLANTED-USER
 
 def test_secrets_prompts_and_signed_urls_appear_in_no_log_metric_or_error(ledger, tmp_path, capture_service):
     """Uvicorn once logged the traceback of a failed INSERT, and Postgres quotes the whole row in its message."""
+    everything, secret = everything_said(ledger, tmp_path, capture_service)
+    assert "CheckViolation" in everything and "save_generation 500" in everything
+    for hidden in (*SECRETS, secret):
+        assert hidden not in everything, hidden
+
+
+LOUD = """
+import logging
+from keeptake.capture import envelope
+envelope.log_fault = lambda error: logging.getLogger("keeptake.capture").error("%s", error)
+"""
+
+
+def test_control_an_error_logged_with_its_message_tells_what_was_planted(ledger, tmp_path, capture_service):
+    everything, _ = everything_said(ledger, tmp_path, capture_service, first=LOUD)
+    assert "PLANTED-PROMPT" in everything and "PLANTED-SIGNATURE" in everything
+
+
+def everything_said(ledger, folder, capture_service, first=""):
+    """Errors, metrics and log of a service that was sent good and bad calls with secrets in them; and a key's own secret."""
     planted = {
         "userPrompt": "PLANTED-PROMPT",
         "userId": "PLANTED-USER",
@@ -240,7 +286,7 @@ def test_secrets_prompts_and_signed_urls_appear_in_no_log_metric_or_error(ledger
     good = capture_service.take("g1", **planted)
     with ledger.begin() as connection:
         connection.exec_driver_sql("ALTER TABLE generations ADD CONSTRAINT odd CHECK (generation_id <> 'g2')")
-    with capture_service.Process(ledger.url, tmp_path) as process:
+    with capture_service.Process(ledger.url, folder, program=first + capture_service.RUN) as process:
         process.start()
         with httpx2.Client(base_url=process.base_url, headers={"Authorization": f"Bearer {key}"}, timeout=30) as client:
 
@@ -262,7 +308,4 @@ def test_secrets_prompts_and_signed_urls_appear_in_no_log_metric_or_error(ledger
         process.process.terminate()
         assert process.process.wait(20) == 0
         log = process.log.read_text()
-    assert "CheckViolation" in log and "save_generation 500" in log
-    everything = "\n".join([*said, shown, log])
-    for hidden in (*SECRETS, split_key(key)[1]):
-        assert hidden not in everything, hidden
+    return "\n".join([*said, shown, log]), split_key(key)[1]

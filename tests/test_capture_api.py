@@ -1,9 +1,11 @@
 """The contract: saving, feedback, records, exports, statistics, and the shape of every error."""
 
 import json
+import time
 
 import pytest
 
+from keeptake.capture import statistics
 from keeptake.capture.app import PREFIX
 
 
@@ -242,6 +244,47 @@ def test_statistics_have_a_tag_and_no_average_without_scores(service, take):
     assert service.get("/statistics/overview").json() == first.json()  # cached
 
 
+class Clock:
+    """A monotonic clock that a test puts forward."""
+
+    def __init__(self):
+        self.ahead_s = 0.0
+
+    def monotonic(self):
+        return time.monotonic() + self.ahead_s
+
+
+def total_after(service, take, clock, seconds):
+    """What the statistics count when a take came after the last count and so many seconds went by."""
+    assert service.get("/statistics/overview").json()["statistics"]["totalGenerations"] == 0
+    service.post(take("g1"))
+    clock.ahead_s = seconds
+    return service.get("/statistics/overview").json()["statistics"]["totalGenerations"]
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    put_forward = Clock()
+    monkeypatch.setattr(statistics, "time", put_forward)
+    return put_forward
+
+
+def test_statistics_are_at_most_a_minute_old(service, take, clock):
+    assert total_after(service, take, clock, statistics.STALE_S + 1) == 1
+
+
+def test_statistics_older_than_half_a_minute_are_counted_behind_the_answer(service, take, clock):
+    assert total_after(service, take, clock, statistics.FRESH_S + 1) == 0
+    ends_s = time.monotonic() + 5
+    while service.get("/statistics/overview").json()["statistics"]["totalGenerations"] == 0:
+        assert time.monotonic() < ends_s
+
+
+def test_control_a_cache_without_an_age_answers_for_ever_what_it_once_counted(service, take, clock, monkeypatch):
+    monkeypatch.setattr(statistics, "FRESH_S", float("inf"))
+    assert total_after(service, take, clock, statistics.STALE_S + 1) == 0
+
+
 def test_every_answer_carries_the_request_id(service):
     given = service.get("/nobody", headers={"X-Request-Id": "abc-123"})
     assert given.headers["x-request-id"] == given.json()["requestId"] == "abc-123"
@@ -251,56 +294,6 @@ def test_every_answer_carries_the_request_id(service):
     assert (unknown.status_code, unknown.json()["code"]) == (404, "not-found")
     wrong = service.client.delete(PREFIX)
     assert (wrong.status_code, wrong.json()["status"]) == (405, 405)
-
-
-@pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")  # Apprise imports it
-def test_missing_generations_show_in_metrics_and_once_in_an_alert(service, take, tmp_path):
-    from keeptake.capture.missing import alert_missing
-    from keeptake.ledger.expected import missing_by_provider
-
-    service.post(take("here"))
-    told = service.client.post(f"{PREFIX}/expected", json={"provider": "suno", "generationIds": ["here", "gone", "late"]})
-    assert told.json() == {"success": True, "announced": 3, "missing": 2}
-    assert 'keeptake_missing_metadata{provider="suno"} 2' in service.client.get("/metrics").text
-    assert missing_by_provider(service.ledger) == {"suno": 2}
-    with alert_sink() as (address, alerts):
-        assert alert_missing(service.ledger, [address]) == []
-        service.post(take("late"))
-        assert [item.generation_id for item in alert_missing(service.ledger, [address])] == ["gone"]
-        assert alert_missing(service.ledger, [address]) == []
-    assert len(alerts) == 1
-    assert "suno: 1" in alerts[0] and "gone" in alerts[0]
-    service.post(take("gone"))
-    assert 'keeptake_missing_metadata{provider="suno"}' not in service.client.get("/metrics").text
-
-
-def alert_sink():
-    """A local server that keeps what Apprise sends to it."""
-    import threading
-    from contextlib import contextmanager
-    from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-
-    alerts = []
-
-    class Sink(BaseHTTPRequestHandler):
-        def do_POST(self):
-            alerts.append(self.rfile.read(int(self.headers["Content-Length"])).decode())
-            self.send_response(200)
-            self.end_headers()
-
-        def log_message(self, *_):
-            pass
-
-    @contextmanager
-    def listening():
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Sink)
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        yield f"json://127.0.0.1:{server.server_port}/", alerts
-        server.shutdown()
-        server.server_close()
-
-    return listening()
 
 
 def test_metrics_count_saves_feedback_and_exports(service, take):
@@ -323,16 +316,23 @@ def test_metrics_count_saves_feedback_and_exports(service, take):
     assert [value(name) - earlier for name, earlier in zip(names, before, strict=True)] == [1, 1, 1, 1, 1]
 
 
-def test_readiness_names_what_fails(service, tmp_path, capture_service, postgres):
+def test_readiness_names_what_fails(service, tmp_path, capture_service):
+    """The service that lacks nothing is the control."""
     from keeptake.ledger.connection import Ledger
 
+    def readiness(ledger, name, **more):
+        (tmp_path / name).mkdir()
+        with capture_service.running(ledger, tmp_path / name, has_key=False, **more) as broken:
+            assert broken.client.get("/healthz").status_code == 200
+            answer = broken.client.get("/readyz")
+        assert "retry-after" in answer.headers
+        return answer.status_code, answer.json()["failing"]
+
     ready = service.client.get("/readyz")
-    assert (ready.status_code, ready.json()["status"]) == (200, "ready")
+    assert (ready.status_code, ready.json()["status"], ready.json()["failing"]) == (200, "ready", [])
     nowhere = Ledger("postgresql://nobody@127.0.0.1:1/nothing")
-    app_folder = tmp_path / "other"
-    app_folder.mkdir()
-    with capture_service.running(nowhere, app_folder, has_key=False) as broken:
-        failing = broken.client.get("/readyz")
-        assert (failing.status_code, failing.json()["failing"]) == (503, ["ledger", "migrations"])
-        assert "retry-after" in failing.headers
-        assert broken.client.get("/healthz").status_code == 200
+    assert readiness(nowhere, "no-ledger") == (503, ["ledger", "migrations"])
+    (tmp_path / "file").write_text("no folder")
+    assert readiness(service.ledger, "no-store", audio_url=(tmp_path / "file").as_uri()) == (503, ["audioStore"])
+    service.query("UPDATE alembic_version SET version_num = 'older' RETURNING 1")
+    assert readiness(service.ledger, "old-ledger") == (503, ["migrations"])

@@ -1,7 +1,6 @@
-"""Nothing acknowledged is lost: services and servers killed under load, frozen, and racing clients. Each with its control."""
+"""Nothing acknowledged is lost: services and servers killed under load, and frozen. Each with its control."""
 
 import asyncio
-import json
 import os
 import random
 import signal
@@ -18,6 +17,7 @@ import pytest
 
 from keeptake.capture.app import PREFIX
 from keeptake.capture.saving import STEPS
+from keeptake.ledger import serving
 from keeptake.ledger.connection import Ledger
 from keeptake.ledger.keys import SCOPES, create_key
 from keeptake.ledger.migrate import migrate
@@ -363,63 +363,17 @@ async def during_the_freeze(base_url, headers, take, ends_s):
     return took_s
 
 
-def test_200_concurrent_feedback_calls_lose_nothing(service, capture_service):
-    service.post(capture_service.take("g1"))
-    changes = [
-        {"liked": True},
-        {"rating": 4},
-        {"used": True},
-        {"feedback": "the last word is any of these"},
-    ] * 50
-    answers = asyncio.run(at_once(service, "PUT", f"{PREFIX}/g1/feedback", changes))
-    assert {status for status, _ in answers} == {200}
-    assert service.get("/g1").json()["userFeedback"] == {
-        "liked": True,
-        "rating": 4,
-        "used": True,
-        "feedback": "the last word is any of these",
-    }
-    history = service.query("SELECT revision, changes FROM feedback_history ORDER BY revision")
-    assert [revision for revision, _ in history] == list(range(1, 201))
-    assert sorted(json.dumps(change) for _, change in history) == sorted(json.dumps(change) for change in changes)
-    assert service.query("SELECT feedback_revision FROM generations") == [(200,)]
-
-
-def test_the_last_of_racing_feedback_calls_answers_with_the_score_of_the_final_state(service, capture_service):
-    from keeptake.ledger.scores import score_lagging
-
-    service.post(capture_service.take("g1"))
-    with service.ledger.begin() as connection:
-        connection.exec_driver_sql(
-            "INSERT INTO audio (sha256, storage_key, size_bytes, format, codec, duration_s, sample_rate_hz, channels)"
-            " VALUES (repeat('a', 64), 'a', 1, 'mp3', 'mp3', 30, 44100, 2);"
-            "INSERT INTO features (audio_sha256, versions, rhythm_confidence, tempo_stability, no_clipping, dynamic_range)"
-            " VALUES (repeat('a', 64), 'x=1', 0.8, 0.9, 1, 0.4);"
-            "UPDATE generations SET audio_sha256 = repeat('a', 64), audio_status = 'stored', status = 'embedded'"
-        )
-    answers = asyncio.run(at_once(service, "PUT", f"{PREFIX}/g1/feedback", [{"liked": True}, {"rating": 5}, {"used": True}] * 20))
-    complete = [body["qualityScore"] for _, body in answers if len(body["userFeedback"]) == 3]
-    assert set(complete) == {0.945}
-    score_lagging(service.ledger)
-    assert service.query("SELECT quality_score FROM generations") == [(0.945,)]
-
-
-def test_16_racing_saves_of_one_generation_make_one_row(service, capture_service):
-    equal = [capture_service.take("same")] * 16
-    answers = asyncio.run(at_once(service, "POST", PREFIX, equal))
-    assert [status for status, _ in answers] == [200] * 16
-    assert sorted(body["replayed"] for _, body in answers) == [False] + [True] * 15
-    assert len({body["metadataId"] for _, body in answers}) == 1
-    different = [capture_service.take("other", userPrompt=f"prompt {number % 4}") for number in range(16)]
-    answers = asyncio.run(at_once(service, "POST", PREFIX, different))
-    assert sorted(status for status, _ in answers) == [200] * 4 + [409] * 12
-    assert sum(body.get("replayed") is False for _, body in answers) == 1
-    assert service.query("SELECT count(*) FROM generations") == [(2,)]
-
-
-async def at_once(service, method, path, bodies):
-    headers = {"Authorization": f"Bearer {service.key}"}
-    limits = httpx2.Limits(max_connections=len(bodies))
-    async with httpx2.AsyncClient(base_url=service.base_url, headers=headers, timeout=60, verify=False, limits=limits) as client:
-        answers = await asyncio.gather(*(client.request(method, path, json=body) for body in bodies))
-    return [(answer.status_code, answer.json()) for answer in answers]
+def test_control_without_shutting_the_socket_a_frozen_postgres_hangs_a_request(capture_service, tmp_path, monkeypatch):
+    monkeypatch.setattr(serving, "break_off", lambda connection: None)
+    with own_server() as (server, ledger), capture_service.running(ledger, tmp_path) as service:
+        assert service.post(capture_service.take("before")).status_code == 200
+        family = server.family()
+        for pid in family:
+            send_signal(pid, signal.SIGSTOP)
+        thaw = threading.Timer(5, lambda: [send_signal(pid, signal.SIGCONT) for pid in family])
+        thaw.start()
+        started_s = time.monotonic()
+        service.get("/before")
+        took_s = time.monotonic() - started_s
+        thaw.join()
+    assert took_s > 2.5

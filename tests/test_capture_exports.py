@@ -7,14 +7,18 @@ import json
 import socket
 import threading
 import time
+from contextlib import contextmanager
 
 import duckdb
 import httpx2
 import pandas
 import polars
+import psutil
 import pytest
 
 from keeptake.capture.app import PREFIX
+from keeptake.ledger.exports import CopyReader
+from keeptake.ledger.keys import SCOPES, create_key
 
 GOLDEN = [
     {
@@ -155,14 +159,17 @@ def test_an_export_is_compressed_where_it_is_asked_for(golden):
         assert "content-encoding" not in refused.headers
 
 
+ROWS = (
+    "INSERT INTO generations (generation_id, identity_sha256, user_id, user_prompt, audio_url, provider, source, captured_on,"
+    " created_at) SELECT 'gen_' || n, '', 'u', repeat('a long prompt ', 200), 'https://x', 'suno', 'api', current_date, now()"
+    " FROM generate_series(1, %d) n"
+)
+
+
 @pytest.fixture
 def many(service):
     """A service with enough rows that an export does not fit into any buffer: about 60 MB."""
-    service.query(
-        "INSERT INTO generations (generation_id, identity_sha256, user_id, user_prompt, audio_url, provider, source, captured_on,"
-        " created_at) SELECT 'gen_' || n, '', 'u', repeat('a long prompt ', 200), 'https://x', 'suno', 'api', current_date, now()"
-        " FROM generate_series(1, 20000) n RETURNING 1"
-    )
+    service.query(f"{ROWS % 20_000} RETURNING 1")
     return service
 
 
@@ -181,14 +188,33 @@ def begin_export(service, path="/export/jsonl"):
     return connection
 
 
-def test_a_client_that_goes_away_frees_its_cursor(many):
-    connection = begin_export(many)
-    assert len(exporting_backends(many)) == 1
+def leave_an_export(service, within_s):
+    """Begin an export, go away, and say whether Postgres ended it in time."""
+    connection = begin_export(service)
+    assert len(exporting_backends(service)) == 1
     connection.close()
-    ends = time.monotonic() + 2
-    while exporting_backends(many):
-        assert time.monotonic() < ends, "Postgres still works for nobody"
+    ends_s = time.monotonic() + within_s
+    while exporting_backends(service):
+        if time.monotonic() > ends_s:
+            return False
         time.sleep(0.02)
+    return True
+
+
+def test_a_client_that_goes_away_frees_its_cursor(many):
+    assert leave_an_export(many, 2)
+
+
+def test_control_an_export_that_ignores_who_goes_away_keeps_its_cursor(many, monkeypatch):
+    left, close = [], CopyReader.close
+    monkeypatch.setattr(CopyReader, "break_off", lambda reader: None)
+    monkeypatch.setattr(CopyReader, "close", lambda reader: left.append(reader))
+    is_freed = leave_an_export(many, 4)
+    monkeypatch.undo()
+    for reader in left:
+        close(reader)
+    assert len(left) == 1
+    assert not is_freed
 
 
 def test_a_failure_midway_is_visible_to_the_client(many):
@@ -221,15 +247,29 @@ def test_control_a_whole_export_ends_with_the_last_chunk(many):
     assert tail.endswith(b"0\r\n\r\n")
 
 
-def test_an_export_during_writes_is_one_snapshot(many, capture_service):
-    """Rows that come, change and go while the answer is being sent are not in it."""
-    with many.client.stream("GET", f"{PREFIX}/export/jsonl") as answer:
+def export_during_writes(service, take, monkeypatch):
+    """Lines of an export whose second part begins after rows came, changed and went."""
+    written, start = threading.Event(), CopyReader._start
+
+    def start_after_writes(reader):
+        if len(reader._left) == 1:
+            assert written.wait(20)
+        start(reader)
+
+    monkeypatch.setattr(CopyReader, "_start", start_after_writes)
+    with service.client.stream("GET", f"{PREFIX}/export/jsonl") as answer:
         lines = answer.iter_lines()
         first = next(lines)
-        many.query("UPDATE generations SET rating = 1, user_prompt = 'changed' WHERE generation_id = 'gen_19999' RETURNING 1")
-        many.query("DELETE FROM generations WHERE generation_id = 'gen_20000' RETURNING 1")
-        many.post(capture_service.take("late"))
-        rows = [json.loads(first), *map(json.loads, lines)]
+        service.query("UPDATE generations SET rating = 1, user_prompt = 'changed' WHERE generation_id = 'gen_19999' RETURNING 1")
+        service.query("DELETE FROM generations WHERE generation_id = 'gen_20000' RETURNING 1")
+        service.post(take("late"))
+        written.set()
+        return [json.loads(first), *map(json.loads, lines)]
+
+
+def test_an_export_during_writes_is_one_snapshot(many, capture_service, monkeypatch):
+    """Rows that come, change and go while the answer is being sent are not in it."""
+    rows = export_during_writes(many, capture_service.take, monkeypatch)
     assert len(rows) == 20_000
     assert {row["metadata"]["rating"] for row in rows} == {None}
     assert rows[-1]["metadata"]["generation_id"] == "gen_20000"
@@ -237,6 +277,34 @@ def test_an_export_during_writes_is_one_snapshot(many, capture_service):
     names = {json.loads(line)["metadata"]["generation_id"] for line in after}
     assert "late" in names and "gen_20000" not in names
     assert sum('"prompt": "changed"' in line for line in after) == 1
+
+
+def test_control_a_snapshot_a_statement_mixes_before_and_after(many, capture_service, monkeypatch):
+    monkeypatch.setattr(CopyReader, "_begin", lambda reader, owner: reader._connection.execute("BEGIN READ ONLY"))
+    rows = export_during_writes(many, capture_service.take, monkeypatch)
+    names = {row["metadata"]["generation_id"] for row in rows}
+    assert "late" in names and "gen_20000" not in names
+    assert {row["metadata"]["rating"] for row in rows} == {None, 1}
+
+
+@contextmanager
+def crawling_reader(service):
+    """Somebody who reads 10 KB of an export a second."""
+    connection, stop = begin_export(service), threading.Event()
+
+    def crawl():
+        while not stop.is_set():
+            connection.recv(1024)
+            time.sleep(0.1)
+
+    reader = threading.Thread(target=crawl)
+    reader.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        reader.join()
+        connection.close()
 
 
 def test_a_crawling_reader_slows_no_save(many, capture_service):
@@ -249,21 +317,60 @@ def test_a_crawling_reader_slows_no_save(many, capture_service):
         return sorted(took)[len(took) // 2]
 
     before_s = typical_s("before")
-    connection = begin_export(many)
-    stop = threading.Event()
-
-    def crawl():
-        while not stop.is_set():
-            connection.recv(1024)
-            time.sleep(0.1)  # 10 KB a second
-
-    reader = threading.Thread(target=crawl)
-    reader.start()
-    meanwhile_s = typical_s("meanwhile")
-    stop.set()
-    reader.join()
-    connection.close()
+    with crawling_reader(many):
+        meanwhile_s = typical_s("meanwhile")
     assert meanwhile_s < 2 * before_s + 0.005
+
+
+def test_control_an_export_that_locks_what_it_reads_keeps_saves_waiting(many, capture_service, monkeypatch):
+    begin = (
+        "BEGIN ISOLATION LEVEL REPEATABLE READ",
+        "LOCK TABLE generations IN SHARE MODE",
+    )
+    monkeypatch.setattr(CopyReader, "_begin", lambda reader, owner: [reader._connection.execute(text) for text in begin])
+    with crawling_reader(many):
+        assert many.post(capture_service.take("meanwhile")).status_code == 503
+
+
+AT_ONCE = """
+from keeptake.ledger.exports import CopyReader
+def whole(reader, read=CopyReader.read):
+    return b"".join(iter(lambda: read(reader), b""))
+CopyReader.read = whole
+"""
+MANY_MORE = 60_000
+MOST_GROWTH_MB = 64
+
+
+def test_an_export_of_170_mb_takes_a_third_of_it_in_memory_at_most(ledger, tmp_path, capture_service):
+    """The control reads it whole before it answers."""
+    with ledger.begin() as connection:
+        connection.exec_driver_sql(ROWS % MANY_MORE)
+    key = create_key(ledger, SCOPES)
+    grown_mb = {}
+    for way, first in (("streamed", ""), ("whole", AT_ONCE)):
+        with capture_service.Process(ledger.url, tmp_path, program=first + capture_service.RUN) as process:
+            process.start()
+            for kind in ("jsonl", "csv", "parquet") if way == "streamed" else ("jsonl",):
+                grown_mb[way, kind] = growth_mb(process, key, kind)
+    assert grown_mb.pop(("whole", "jsonl")) > 2 * MOST_GROWTH_MB
+    assert max(grown_mb.values()) <= MOST_GROWTH_MB, grown_mb
+
+
+def growth_mb(process, key, kind):
+    """Most memory that a service has during an export, over what it had after an empty one."""
+    service = psutil.Process(process.process.pid)
+    headers = {"Authorization": f"Bearer {key}", "Accept-Encoding": "identity"}
+    with httpx2.Client(base_url=process.base_url, headers=headers, timeout=60, verify=False) as client:
+        assert client.get(f"{PREFIX}/export/{kind}?provider=nobody").status_code == 200
+        before = most = service.memory_info().rss
+        read = 0
+        with client.stream("GET", f"{PREFIX}/export/{kind}") as answer:
+            for piece in answer.iter_raw():
+                read += len(piece)
+                most = max(most, service.memory_info().rss)
+    assert read > (100_000 if kind == "parquet" else 150 << 20)  # equal prompts: Parquet writes them once
+    return (most - before) / 2**20
 
 
 def test_the_client_reads_a_whole_export_and_notices_a_broken_one(many):

@@ -14,7 +14,7 @@ from fastapi.routing import APIRoute
 from starlette.responses import FileResponse, HTMLResponse, Response
 
 from keeptake.capture.access import Guard
-from keeptake.capture.schemas import PROBLEM_SCHEMA, problems
+from keeptake.capture.schemas import PROBLEM_SCHEMA, SOUND_JSON, problems
 
 ASSETS = ("swagger-ui-bundle.js", "swagger-ui.css")
 _PAGE = """<!doctype html>
@@ -73,6 +73,7 @@ def _completed(app: FastAPI, routers: Iterable[tuple[str, APIRouter]]) -> dict[s
     schemas = components.setdefault("schemas", {})
     schemas.update(PROBLEM_SCHEMA.get("$defs", {}))
     schemas["ProblemDocument"] = {key: value for key, value in PROBLEM_SCHEMA.items() if key != "$defs"}
+    schemas["SoundJson"] = SOUND_JSON
     components["securitySchemes"] = {
         "bearer": {"type": "http", "scheme": "bearer", "description": "kt_ID_SECRET, made by `keeptake keys create`."},
         "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},

@@ -29,6 +29,8 @@ from keeptake.records import public_record
 
 MAX_PAGE = 200
 MAX_CURSOR = 200
+_COLUMN = f"({'|'.join(MORE_CSV_COLUMNS)})?"
+_COLUMNS = f"^{_COLUMN}(,{_COLUMN})*$"
 
 Reader = Annotated[Principal, Depends(Guard("metadata:read", "read"))]
 Exporting = Annotated[Principal, Depends(Guard("export:read", "export"))]
@@ -75,7 +77,11 @@ async def export_csv(
     columns: Annotated[
         str,
         Query(
-            max_length=400, description=f"Further columns, comma-separated: {', '.join(MORE_CSV_COLUMNS)}.", examples=["provider"]
+            max_length=400,
+            # Told, not enforced: the route's own refusal names the columns that there are.
+            json_schema_extra={"pattern": _COLUMNS},
+            description=f"Further columns, comma-separated: {', '.join(MORE_CSV_COLUMNS)}.",
+            examples=["provider"],
         ),
     ] = "",
 ) -> Response:

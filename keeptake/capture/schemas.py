@@ -9,13 +9,14 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from keeptake.capture.problems import MEDIA_TYPE, ProblemDocument
-from keeptake.json_values import MAX_TEXT
+from keeptake.json_values import MAX_INTEGER, MAX_MAGNITUDE, MAX_TEXT, MIN_MAGNITUDE
 from keeptake.records import LATEST_YEAR, MAX_BPM, MAX_COST, MAX_DIMENSIONS, MAX_DURATION_S, MAX_LENGTH
 
 # ruff: noqa: N815 -- the contract's names are camelCase
 
 _REQUIRED_TEXT = r"^[^\u0000]*[^\s\u0000][^\u0000]*$"
 _ANY_TEXT = r"^[^\u0000]*$"
+_YEARS = r"^(19[7-9]\d|[2-8]\d{3}|9[0-8]\d{2}|99[0-8]\d|999[0-8])-"
 
 
 def _text(name: str, *, is_required: bool = False, **more: Any) -> dict[str, Any]:  # noqa: ANN401 -- JSON schema
@@ -27,13 +28,38 @@ def _text(name: str, *, is_required: bool = False, **more: Any) -> dict[str, Any
     return kind | more if is_required else {"anyOf": [kind, {"type": "null"}], **more}
 
 
-def _number(most: float, *, least: float = 0, above: float | None = None, **more: Any) -> dict[str, Any]:  # noqa: ANN401
-    bound = {"minimum": least} if above is None else {"exclusiveMinimum": above}
-    return {"anyOf": [{"type": "number", **bound, "maximum": most}, {"type": "null"}, {"const": ""}], **more}
+def _number(most: float, *, is_zero_allowed: bool = True, **more: Any) -> dict[str, Any]:  # noqa: ANN401 -- JSON schema
+    zero = [{"const": 0}] if is_zero_allowed else []
+    positive = {"type": "number", "minimum": MIN_MAGNITUDE, "maximum": most}
+    return {"anyOf": [positive, *zero, {"type": "null"}, {"const": ""}], **more}
 
 
+_FRACTIONS = [
+    {"type": "number", "minimum": MIN_MAGNITUDE, "maximum": MAX_MAGNITUDE},
+    {"type": "number", "minimum": -MAX_MAGNITUDE, "maximum": -MIN_MAGNITUDE},
+    {"const": 0},
+]
+_SOUND = {"$ref": "#/components/schemas/SoundJson"}
+_SOUND_OBJECT = {
+    "type": "object",
+    "propertyNames": {"maxLength": MAX_TEXT, "pattern": _ANY_TEXT},
+    "additionalProperties": _SOUND,
+}
+SOUND_JSON: dict[str, Any] = {
+    "title": "SoundJson",
+    "description": "Any JSON that can be stored and printed again; at most 20 levels deep in all.",
+    "anyOf": [
+        {"type": "null"},
+        {"type": "boolean"},
+        {"type": "string", "maxLength": MAX_TEXT, "pattern": _ANY_TEXT},
+        {"type": "integer", "minimum": -MAX_INTEGER, "maximum": MAX_INTEGER},
+        *_FRACTIONS,
+        {"type": "array", "items": _SOUND},
+        _SOUND_OBJECT,
+    ],
+}
 _TRUTH = {"anyOf": [{"type": "boolean"}, {"type": "null"}, {"const": ""}]}
-_OBJECT = {"anyOf": [{"type": "object"}, {"type": "null"}, {"const": ""}]}
+_OBJECT = {"anyOf": [_SOUND_OBJECT, {"type": "null"}, {"const": ""}]}
 _FEEDBACK = {
     "liked": {**_TRUTH, "description": "Thumb up or down.", "examples": [True]},
     "rating": {
@@ -71,12 +97,12 @@ GENERATION_BODY: dict[str, Any] = {
             "description": "What was asked for; an object, or that object as a JSON string.",
             "anyOf": [
                 {
-                    "type": "object",
+                    **_SOUND_OBJECT,
                     "properties": {
                         **{name: _text(name) for name in ("genre", "key", "mood", "style", "model", "customLyrics", "provider")},
                         "bpm": {
                             "anyOf": [
-                                {"type": "number", "exclusiveMinimum": 0, "maximum": MAX_BPM},
+                                {"type": "number", "minimum": MIN_MAGNITUDE, "maximum": MAX_BPM},
                                 {"type": "string", "pattern": "^[1-9][0-9]{1,2} BPM$"},
                                 {"type": "null"},
                             ],
@@ -92,24 +118,27 @@ GENERATION_BODY: dict[str, Any] = {
         },
         "audioUrl": _text("audioUrl", is_required=True, description="Where the audio can be fetched; fetching happens later."),
         "audioStorageKey": _text("audioStorageKey"),
-        "duration": _number(MAX_DURATION_S, above=0, description="Seconds; the measured value replaces a missing one."),
+        "duration": _number(
+            MAX_DURATION_S, is_zero_allowed=False, description="Seconds; the measured value replaces a missing one."
+        ),
         "format": _text("format"),
         "provider": _text("provider", is_required=True),
         "modelUsed": _text("modelUsed"),
         "generationCost": _number(MAX_COST),
         "generationDuration": _number(MAX_COST, description="Seconds that the provider took."),
         "createdAt": {
-            "anyOf": [{"type": "string", "format": "date-time"}, {"type": "null"}],
+            "anyOf": [{"type": "string", "format": "date-time", "pattern": _YEARS}, {"type": "null"}],
             "description": f"UTC if it names no zone; a year from 1970 to {LATEST_YEAR}.",
         },
         "analysisMetadata": _OBJECT,
         "spectralFeatures": _OBJECT,
         "audioEmbedding": {
-            "anyOf": [{"type": "array", "items": {"type": "number"}, "maxItems": MAX_DIMENSIONS}, {"type": "null"}],
+            "anyOf": [{"type": "array", "items": {"anyOf": _FRACTIONS}, "maxItems": MAX_DIMENSIONS}, {"type": "null"}],
         },
-        "userFeedback": {"anyOf": [{"type": "object", "properties": _FEEDBACK}, {"type": "null"}]},
+        "userFeedback": {"anyOf": [{**_SOUND_OBJECT, "properties": _FEEDBACK}, {"type": "null"}]},
     },
-    "additionalProperties": True,
+    "propertyNames": _SOUND_OBJECT["propertyNames"],
+    "additionalProperties": _SOUND,
     "example": {
         "userId": "user123",
         "generationId": "gen_xyz",
