@@ -2,7 +2,9 @@
 
 Conventions: times in seconds, memory in megabytes. An item that fails never takes another item with it: what a dead worker was
 doing is done again, alone, when the rest is finished; only the item that kills a worker twice is given up. The worker processes
-come from a fork server, load only what the function needs, use one thread each, and end with their parent.
+come from a fork server, load only what the function needs, use one thread each, and end with their parent. What they write to
+their standard error is told where one dies, with the place in the code, and forgotten otherwise: decoders write a line on every
+broken frame of a file, past Python.
 
 Belongs here: processes, limits, retries. Does not: what the function does; which rows are pending; a cluster of machines.
 
@@ -11,6 +13,8 @@ because its workers share one pipe behind a lock that a killed worker may hold. 
 """
 
 import contextlib
+import faulthandler
+import fcntl
 import math
 import multiprocessing
 import os
@@ -18,6 +22,7 @@ import pickle
 import resource
 import signal
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -36,6 +41,7 @@ R = TypeVar("R")
 MAX_KILLS = 2  # workers that one item may take down before it is given up
 MAX_FAILED_STARTS = 3  # starts in a row that may fail before the machine, not the items, is blamed
 START_TIMEOUT_S = 120.0
+LAST_WORDS_BYTES = 4096
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
 FailureReason = Literal["raised", "timeout", "out-of-memory", "crashed"]
@@ -89,11 +95,16 @@ class _Worker:
     def __init__(self, initializer: Callable[[], None] | None) -> None:
         context = multiprocessing.get_context("forkserver")
         self.pipe, theirs = context.Pipe()
+        # A file, not a pipe: nobody has to empty it while the worker writes.
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115 -- closed by `kill`
+        fcntl.fcntl(self._said, fcntl.F_SETFL, fcntl.fcntl(self._said, fcntl.F_GETFL) | os.O_APPEND)
+        stderr = Connection(os.dup(self._said.fileno()), readable=False)  # what multiprocessing can hand to a process
         self.process = context.Process(
-            target=_work, args=(theirs, pickle.dumps(initializer), sys.path, dict(os.environ)), daemon=True
+            target=_work, args=(theirs, stderr, pickle.dumps(initializer), sys.path, dict(os.environ)), daemon=True
         )
         with _no_main_module():
             self.process.start()
+        stderr.close()
         theirs.close()  # so that reading from a dead worker ends instead of waiting
         self.task: _Task | None = None
         self.deadline_s = math.inf
@@ -106,7 +117,7 @@ class _Worker:
                 kind, detail = self.pipe.recv()
             except EOFError:
                 self.process.join(5)
-                kind, detail = "died", f"it died with exit code {self.process.exitcode}"
+                kind, detail = "died", f"it died with exit code {self.process.exitcode} {self.last_words()}".rstrip()
             if kind == "ready":
                 return
         self.kill()
@@ -118,10 +129,21 @@ class _Worker:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it died idle: noticed when its answer is awaited
             self.pipe.send_bytes(task.payload)
 
+    def last_words(self) -> str:
+        """End of what it wrote to its standard error since the last call, for a person."""
+        fd = self._said.fileno()
+        size = os.fstat(fd).st_size
+        if not size:
+            return ""
+        text = os.pread(fd, LAST_WORDS_BYTES, max(0, size - LAST_WORDS_BYTES))
+        os.ftruncate(fd, 0)
+        return text.decode(errors="replace").strip()
+
     def kill(self) -> None:
         self.process.kill()
         self.process.join()
         self.pipe.close()
+        self._said.close()
 
 
 class Pool:
@@ -247,6 +269,7 @@ class Pool:
             for worker in _first_to_answer(busy):
                 busy.remove(worker)
                 task, outcome = worker.task, _answer(worker, limits)
+                said = worker.last_words()
                 assert task is not None, "a busy worker has a task"  # noqa: S101  (narrowing)
                 worker.task = None
                 idle.append(worker if worker.process.is_alive() else self._replace(worker))
@@ -255,7 +278,7 @@ class Pool:
                     if task.kills < MAX_KILLS:
                         suspects.append(task)
                         continue
-                    outcome = Failed("crashed", f"it ended {task.kills} worker processes, the last time alone")
+                    outcome = Failed("crashed", f"it ended {task.kills} worker processes, the last time alone {said}".rstrip())
                 yield task.item, outcome
 
     def _replace(self, worker: _Worker) -> _Worker:
@@ -323,8 +346,11 @@ def _no_main_module() -> Iterator[None]:
         sys.modules["__main__"] = main
 
 
-def _work(pipe: Connection, initializer: bytes, path: list[str], environment: dict[str, str]) -> None:
+def _work(pipe: Connection, stderr: Connection, initializer: bytes, path: list[str], environment: dict[str, str]) -> None:
     """Life of a worker: get ready, then answer one item after the other until the pipe closes."""
+    os.dup2(stderr.fileno(), 2)
+    stderr.close()
+    faulthandler.enable(2)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle: it ends us
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     os.environ.clear()  # what the fork server has is as old as its start

@@ -89,15 +89,12 @@ _networks: "Networks | None" = None
 
 
 def prepare_worker(models: Path | None) -> None:
-    """Load in a worker process what `line_of` needs, and keep decoders from writing to the terminal."""
+    """Load in a worker process what `line_of` needs."""
     from keeptake.hearing import load_networks
     from keeptake.model_store import ModelStore
 
     global _networks
     _networks = None if models is None else load_networks(ModelStore(models))
-    silence = os.open(os.devnull, os.O_WRONLY)  # mpg123 writes a line on every broken frame, past Python
-    os.dup2(silence, 2)
-    os.close(silence)
 
 
 def line_of(asked: FileAsked) -> Line:

@@ -41,6 +41,12 @@ def loaded(_): return [name for name in ("torch", "dagster", "pytest", "numpy") 
 def threads(_): return os.environ["OMP_NUM_THREADS"]
 def broken_start(): raise RuntimeError("the model is missing")
 def unpicklable(_): return lambda: None
+def complain(x): os.write(2, f"complaint {x}\\n".encode()); return x
+def fall(x):
+    os.write(2, b"half a sentence, ")
+    if x < 0: os.abort()
+    return x
+def broken_early(): os.write(2, b"no such library"); os._exit(3)
 """
 
 
@@ -86,6 +92,40 @@ def test_a_killing_item_is_given_up_after_two_workers_and_takes_nobody_with_it(p
 
 def test_what_a_killed_worker_lost_is_done_again(pool, work, tmp_path):
     assert run(pool, work.die_once, [str(tmp_path / "once")]) == {str(tmp_path / "once"): Ok("survived")}
+
+
+def test_the_last_words_of_a_crash_are_told_and_other_items_words_forgotten(work):
+    with Pool(1) as one:
+        outcomes = run(one, work.fall, [1, 2, -1])
+        assert one._workers[0].last_words() == ""
+    assert (outcomes[1], outcomes[2]) == (Ok(1), Ok(2))
+    detail = outcomes[-1].detail
+    assert detail.count("half a sentence") == 1  # of the last death alone
+    assert "Fatal Python error: Aborted" in detail and "in fall" in detail
+
+
+def test_the_last_words_of_a_worker_that_cannot_start_are_told(work):
+    with pytest.raises(UnavailableError, match=r"exit code 3 no such library"), Pool(1, initializer=work.broken_early):
+        pass
+
+
+NOISY = """
+import sys, keeptake_test_work as work
+from keeptake.compute import Pool
+if sys.argv[1] == "control":
+    work.complain(1)
+else:
+    with Pool(1) as pool:
+        print([outcome.value for _, outcome in pool.map(work.complain, [1, 2], timeout_s=30, memory_mb=512)])
+"""
+
+
+@pytest.mark.parametrize(("where", "written"), [("workers", ("[1, 2]\n", "")), ("control", ("", "complaint 1\n"))])
+def test_what_workers_complain_of_does_not_reach_the_terminal(work, where, written):
+    """A page of mpg123's complaints about one broken file once stood in the middle of a progress bar."""
+    environment = os.environ | {"PYTHONPATH": str(Path(work.__file__).parent)}
+    done = subprocess.run([sys.executable, "-c", NOISY, where], env=environment, capture_output=True, text=True, timeout=120)
+    assert (done.stdout, done.stderr) == written
 
 
 def test_control_the_standard_executor_loses_its_neighbours(work, tmp_path, monkeypatch):

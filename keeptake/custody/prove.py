@@ -6,7 +6,6 @@ the server, the file's name and its tags claim is compared, never believed.
 Belongs here: the proof of one local file, run in a worker process. Does not: what the music is like (`keeptake.audio`).
 """
 
-import os
 import resource
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ CLIPPED_LEVEL = 0.999
 CLIPPED_SHARE = 1e-4
 ANTIPHASE_CORRELATION = -0.9
 ONE_SIDED_RATIO = 1e-4  # energy of one side over the other: −40 dB
+MOST_WRITTEN_BYTES = 1 << 20
 DURATION_TOLERANCE = 0.01  # of a promised or claimed duration
 DURATION_SLACK_S = 0.15  # encoders' padding: up to three MP3 frames at 22.05 kHz at either end
 
@@ -92,12 +92,8 @@ def prove(path: Path) -> Proof:
 
 
 def prepare_worker() -> None:
-    """Make a worker process fit for files from strangers: it writes no file and says nothing."""
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-    # mpg123 writes a line on every broken frame, past Python; a page of them a file is no log.
-    silence = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(silence, 2)
-    os.close(silence)
+    """Make a worker process fit for files from strangers: it writes no more to any file than its last words."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (MOST_WRITTEN_BYTES, MOST_WRITTEN_BYTES))
 
 
 def differs(measured_s: float, claimed_s: float) -> bool:
