@@ -34,6 +34,7 @@ HOP = 256
 FFT_SIZE = 512
 MEL_BANDS = 96
 PATCH_FRAMES = 187
+FRAMES_A_BATCH = 256  # the spectra of ten minutes at once took 180 MB
 INSTALL = "pip install --no-deps musicnn==0.1.0"
 
 CONVERSION = 1  # raised when `_convert` changes, so that older copies in a store are left alone
@@ -141,9 +142,12 @@ def mel_patches(samples: np.ndarray, mel: np.ndarray) -> tuple[np.ndarray, np.nd
     padded = np.pad(samples.astype(np.float32, copy=False), FFT_SIZE // 2)
     frames = np.lib.stride_tricks.sliding_window_view(padded, FFT_SIZE)[::HOP]
     window = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(FFT_SIZE) / FFT_SIZE)).astype(np.float32)
-    spectrum = scipy.fft.rfft(frames * window, axis=1)
-    # The package rounds the mel power to float16 before the logarithm, where loud bass overflows; float32 is meant.
-    compressed = np.log10(1 + 10_000 * ((spectrum.real**2 + spectrum.imag**2) @ mel.T)).astype(np.float32, copy=False)
+    compressed = np.empty((len(frames), len(mel)), np.float32)
+    for start in range(0, len(frames), FRAMES_A_BATCH):
+        spectrum = scipy.fft.rfft(frames[start : start + FRAMES_A_BATCH] * window, axis=1)
+        # The package rounds the mel power to float16 before the logarithm, where loud bass overflows; float32 is meant.
+        power = (spectrum.real**2 + spectrum.imag**2) @ mel.T
+        compressed[start : start + len(power)] = np.log10(1 + 10_000 * power)
     if len(compressed) < PATCH_FRAMES:
         compressed = np.resize(compressed, (PATCH_FRAMES, MEL_BANDS))
     starts = list(range(0, len(compressed) - PATCH_FRAMES + 1, PATCH_FRAMES))
