@@ -48,6 +48,13 @@ def test_beat_that_never_changes_is_one_section(signals, tempo_bpm):
     assert [section["label"] for section in values["sections"]] == ["A"]
 
 
+@pytest.mark.parametrize("frequency_hz", [110, 440, 1760, 5000])
+def test_steady_tone_is_one_section(signals, frequency_hz):
+    """The steps at the file's ends, heard as clicks in empty bands, once made its first four seconds a section."""
+    values, _ = hear(signals.sine(frequency_hz, 12, SAMPLE_RATE_HZ))
+    assert [section["label"] for section in values["sections"]] == ["A"]
+
+
 def test_without_a_pulse_there_are_sections_but_no_loop(signals):
     samples = np.concatenate([signals.white_noise(16, SAMPLE_RATE_HZ), signals.sine(330, 16, SAMPLE_RATE_HZ)])
     values, _ = hear(samples)

@@ -40,7 +40,7 @@ PART_VERSIONS: dict[str, str] = {
     "defects": "1",
     "vocals": "1",
     "style": "1",
-    "structure": "1",
+    "structure": "2",
 }
 REASONS = ("too-short", "silent", "non-finite-samples", "atonal", "single-pitch", "nothing-periodic", "no-networks")
 

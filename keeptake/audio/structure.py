@@ -31,6 +31,9 @@ Floats = NDArray[np.floating]
 
 MIN_DURATION_S = 3.0
 GRID_S = 2.0
+# Frames at either end whose window reaches beyond it: they hear a step that the music does not have, and a steady tone was two
+# sections for it.
+EDGE_FRAMES = 2
 HALF_KERNEL = 4  # bars to either side
 SIMILARITY_DB = 6.0  # bars that differ by this much are similar by 1/e
 # Of the mean similarity within both sides over that across. On the dev set's clips of one section no bar but one in nine clips
@@ -75,7 +78,8 @@ def structure(
     if is_silent(mel):
         return None, "silent"
     starts_s = bar_starts(rhythm, duration_s)
-    levels = beat_levels(mel, np.append(starts_s, duration_s), frame_rate_hz=frame_rate_hz)
+    inner_s = np.append(starts_s, duration_s) - EDGE_FRAMES / frame_rate_hz
+    levels = beat_levels(mel[EDGE_FRAMES:-EDGE_FRAMES], inner_s, frame_rate_hz=frame_rate_hz)
     first_bars = [0, *section_starts(novelty(levels))]
     sections = named_sections([float(starts_s[bar]) for bar in first_bars], section_labels(levels, first_bars), duration_s)
     values: dict[str, Any] = {"sections": sections, "is_loop": None, "loop_bars": None, "seam_score": None}
