@@ -88,7 +88,7 @@ def custody(base: str, folder: Path) -> None:
     store = AudioStore(folder.as_uri())
     requests = [Request(number, f"{base}/{number}", "bench", None) for number in range(FILES)]
     with ThreadPoolExecutor(8) as puts:
-        for batch in fetch_all(requests, policy):
+        for batch in fetch_all(requests, policy, spool_folder=store.spool_folder):
             assert all(fetched.refusal is None for fetched in batch)
             list(puts.map(lambda fetched: store.put(fetched.spool.path, sha256=fetched.spool.sha256), batch))
             for fetched in batch:

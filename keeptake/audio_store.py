@@ -87,6 +87,14 @@ class AudioStore:
             retry_config={"max_retries": 4, "retry_timeout": timedelta(seconds=20)},
         )
 
+    @property
+    def spool_folder(self) -> Path | None:
+        """Folder of a local store's file system, where nameless files become objects without a copy; None on S3."""
+        if self.folder is not None:
+            with self._errors_named("write into"):
+                self.folder.mkdir(parents=True, exist_ok=True)
+        return self.folder
+
     def check(self) -> None:
         """Ask the store for something, so that wrong credentials show at the start and not in the middle of a day.
 
@@ -106,7 +114,7 @@ class AudioStore:
         Parameters
         ----------
         source : Path or bytes
-            A whole file.
+            A whole file. One without a name that was opened in `spool_folder` is given its name in the store, not copied.
         sha256 : str, optional
             Its hash, where the caller has computed it while reading it.
 
@@ -125,8 +133,9 @@ class AudioStore:
         is_new = True
         with self._errors_named("write into"):
             try:
-                obstore.put(self._store, key, source, mode="create")
-            except exceptions.AlreadyExistsError:
+                if not self._link(source, key):
+                    obstore.put(self._store, key, source, mode="create")
+            except (exceptions.AlreadyExistsError, FileExistsError):
                 is_new = False
                 if obstore.head(self._store, key)["size"] != size_bytes:
                     obstore.put(self._store, key, source)  # damaged, and here is what it should be
@@ -221,6 +230,24 @@ class AudioStore:
                 obstore.delete(self._store, key_of(sha256))
             except FileNotFoundError:
                 return
+
+    def _link(self, source: Path | bytes, key: str) -> bool:
+        """Name a nameless file as an object, at once and only where none is; False where that cannot be done."""
+        if self.folder is None or isinstance(source, bytes) or source.stat().st_nlink:
+            return False
+        path = self.folder / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            # With the descriptor of a folder, for only then does Python's `link` follow what `/proc` says.
+            os.link(source, path.name, dst_dir_fd=folder)
+        except FileExistsError:
+            raise
+        except OSError:  # another file system, or a file that was made never to have a name
+            return False
+        finally:
+            os.close(folder)
+        return True
 
     def _sync(self, key: str) -> None:
         """Force a new local object to the disk: the ledger's row that names it survives a power cut, so must it."""

@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 
 from keeptake.audio_store import AudioStore, hash_of, key_of
+from keeptake.custody.spool import Spool
 from keeptake.errors import ConfigurationError, DamagedObjectError, UnavailableError
 
 WEED = Path(sys.executable).with_name("weed")
@@ -120,6 +121,32 @@ def test_bytes_are_kept_once_under_their_hash(store, tmp_path):
     assert (first.is_new, again.is_new, from_file.is_new) == (True, False, False)
     assert store.read(first.sha256) == data and store.has(first.sha256)
     assert store.size_bytes("0" * 64) is None and not store.has("0" * 64)
+
+
+def test_a_spooled_file_becomes_its_object_without_a_copy(tmp_path):
+    store = AudioStore((tmp_path / "a dïr").as_uri())
+    data = os.urandom(300_000)
+    with Spool(store.spool_folder) as spool, Spool(store.spool_folder) as twin:
+        for each in (spool, twin):
+            each.write(data)
+            each.finish()
+        assert not any(store.folder.iterdir()), "a file on its way has a name"
+
+        kept, again = store.put(spool.path, sha256=spool.sha256), store.put(twin.path)
+        found = store.local_path(kept.sha256)
+
+        assert (kept.is_new, again.is_new) == (True, False)
+        assert found.stat().st_ino == spool.path.stat().st_ino != twin.path.stat().st_ino
+        assert found.stat().st_mode == (store.folder / store.put(b"another").key).stat().st_mode
+    assert store.read(kept.sha256) == data
+
+
+def test_a_spooled_file_that_can_have_no_name_is_copied(store):
+    with Spool() as spool:
+        spool.write(b"RIFF" * 1000)
+        spool.finish()
+        kept = store.put(spool.path, sha256=spool.sha256)
+    assert kept.is_new and store.read(kept.sha256) == b"RIFF" * 1000
 
 
 def test_ranges(store):

@@ -52,7 +52,9 @@ class Fetched(NamedTuple):
     tries: int
 
 
-def fetch_all(requests: Iterable[Request], policy: FetchPolicy, *, most: int = 64) -> Generator[list[Fetched], None, None]:
+def fetch_all(
+    requests: Iterable[Request], policy: FetchPolicy, *, most: int = 64, spool_folder: Path | None = None
+) -> Generator[list[Fetched], None, None]:
     """Fetch many files at once and yield them as they end, those together that end together.
 
     An event loop in a thread of its own does the fetching; it runs at most `policy.concurrency` files ahead of the caller.
@@ -64,6 +66,8 @@ def fetch_all(requests: Iterable[Request], policy: FetchPolicy, *, most: int = 6
     policy : FetchPolicy
     most : int, > 0
         Most that are yielded together.
+    spool_folder : Path, optional
+        Where the bytes go, as `Spool` takes it.
 
     Yields
     ------
@@ -74,7 +78,7 @@ def fetch_all(requests: Iterable[Request], policy: FetchPolicy, *, most: int = 6
     arrived: queue.SimpleQueue[Fetched | BaseException] = queue.SimpleQueue()
     loop = asyncio.new_event_loop()
     room = asyncio.Semaphore(2 * policy.concurrency)
-    work = loop.create_task(_fetch_all(waiting, policy, room, arrived))
+    work = loop.create_task(_fetch_all(waiting, policy, room, arrived, spool_folder))
     thread = threading.Thread(target=_run_loop, args=(loop, work, arrived), name="keeptake-fetch", daemon=True)
     thread.start()
     try:
@@ -125,7 +129,11 @@ def _run_loop(loop: asyncio.AbstractEventLoop, work: "asyncio.Task[None]", arriv
 
 
 async def _fetch_all(
-    requests: list[Request], policy: FetchPolicy, room: asyncio.Semaphore, arrived: queue.SimpleQueue[Any]
+    requests: list[Request],
+    policy: FetchPolicy,
+    room: asyncio.Semaphore,
+    arrived: queue.SimpleQueue[Any],
+    spool_folder: Path | None,
 ) -> None:
     turns = asyncio.Semaphore(policy.concurrency)
     hosts: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(policy.per_host))
@@ -134,7 +142,7 @@ async def _fetch_all(
         # The host's queue first: rows of a slow host that wait for each other must not hold the room of all others.
         async with hosts[_host_of(request.audio_url)]:
             await room.acquire()
-            spool = Spool()
+            spool = Spool(spool_folder)
             try:
                 refusal, tries = await _try(request, spool, client, policy, turns)
             except BaseException:

@@ -147,7 +147,7 @@ def keep_pending(
     with ExitStack() as stack:
         stack.enter_context(pool.at_most(len(pending)))
         puts = stack.enter_context(ThreadPoolExecutor(STORE_THREADS, thread_name_prefix="keeptake-put"))
-        batches = fetch_all(requests, policy, most=chunk_rows)
+        batches = fetch_all(requests, policy, most=chunk_rows, spool_folder=store.spool_folder)
         stack.callback(batches.close)
         for batch in batches:
             try:
@@ -186,7 +186,7 @@ def receive(data: bytes | Path, store: AudioStore, pool: Pool) -> Kept:
     UnavailableError, ConfigurationError
         If the store cannot be used.
     """
-    with Spool() as spool:
+    with Spool(store.spool_folder) as spool:
         if isinstance(data, bytes):
             spool.write(data)
         else:
