@@ -113,7 +113,7 @@ def bench_near(count: int) -> bool:
     missed = len(set(map(tuple, expected.tolist())) - set(map(tuple, found.tolist())))
     print(f"near     {count:,} vectors: {ours_s:.1f} s CPU, all pairs {bare_s:.1f} s, {bare_s / ours_s:.1f} times as fast")
     print(
-        f"         {len(found):,} pairs, {missed} of {len(expected):,} missed; peak {peak_mb():,.0f} MB (before: {before_mb:,.0f})"
+        f"         {len(found):,} pairs, {missed} of {len(expected):,} missed; peak {peak_mb():,.0f} MB ({before_mb:,.0f} before)"
     )
     return missed <= len(expected) / 1000 and len(found) + missed == len(expected) > count // 200
 
