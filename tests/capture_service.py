@@ -109,6 +109,14 @@ from keeptake.capture import server
 server.serve("127.0.0.1", given["port"], given["workers"], database_url=given["url"])
 """
 
+# Put before `RUN`: a service that reads an export to its end before it sends the first byte.
+READ_WHOLE = """
+from keeptake.ledger.exports import CopyReader
+def whole(reader, read=CopyReader.read):
+    return b"".join(iter(lambda: read(reader), b""))
+CopyReader.read = whole
+"""
+
 
 class Process:
     """A service in a process of its own, which can be killed and started again on the same port."""

@@ -332,12 +332,6 @@ def test_control_an_export_that_locks_what_it_reads_keeps_saves_waiting(many, ca
         assert many.post(capture_service.take("meanwhile")).status_code == 503
 
 
-AT_ONCE = """
-from keeptake.ledger.exports import CopyReader
-def whole(reader, read=CopyReader.read):
-    return b"".join(iter(lambda: read(reader), b""))
-CopyReader.read = whole
-"""
 MANY_MORE = 60_000
 MOST_GROWTH_MB = 64
 
@@ -348,7 +342,7 @@ def test_an_export_of_170_mb_takes_a_third_of_it_in_memory_at_most(ledger, tmp_p
         connection.exec_driver_sql(ROWS % MANY_MORE)
     key = create_key(ledger, SCOPES)
     grown_mb = {}
-    for way, first in (("streamed", ""), ("whole", AT_ONCE)):
+    for way, first in (("streamed", ""), ("whole", capture_service.READ_WHOLE)):
         with capture_service.Process(ledger.url, tmp_path, program=first + capture_service.RUN) as process:
             process.start()
             for kind in ("jsonl", "csv", "parquet") if way == "streamed" else ("jsonl",):
