@@ -8,6 +8,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
+import mlcroissant
 import numpy as np
 import polars as pl
 import pyarrow as pa
@@ -134,6 +135,30 @@ def test_good_version_passes_every_reader(good):
     }
     assert {reading.split: reading.rows_out for reading in report.readings} == {"train": 5, "valid": 1, "test": 2}
     assert "datasets 5.2.0" in {reading.source for reading in report.readings}
+
+
+# rdflib warns of its own class when mlcroissant 1.1 calls it.
+croissant_reader = pytest.mark.filterwarnings("ignore:ConjunctiveGraph is deprecated:DeprecationWarning")
+
+
+@croissant_reader
+def test_croissant_validates_and_its_reader_finds_every_row(good):
+    described = mlcroissant.Dataset(jsonld=str(good / "croissant.json"))
+    assert not described.metadata.ctx.issues.errors
+    rows = {split: list(described.records(split)) for split in ("train", "valid", "test")}
+    assert {split: len(found) for split, found in rows.items()} == {"train": 5, "valid": 1, "test": 2}
+    names = {row["train/file_name"].decode() for row in rows["train"]}
+    assert names == {path.name for path in (good / "train").glob("*.flac")}
+
+
+@croissant_reader
+def test_control_croissant_notices_a_field_of_no_file(version):
+    path = version / "croissant.json"
+    described = json.loads(path.read_text())
+    described["recordSet"][0]["field"][0]["source"]["fileObject"] = {"@id": "nowhere"}
+    path.write_text(json.dumps(described))
+    with pytest.raises(mlcroissant.ValidationError, match="nowhere"):
+        mlcroissant.Dataset(jsonld=str(path))
 
 
 @pytest.mark.parametrize("splits", [["train"], ["train", "train", "train", "valid"], ["test"], ["valid", "train"]])
