@@ -24,6 +24,7 @@ app.add_typer(cli_datasets.app, name="datasets")
 app.add_typer(cli_keys.app, name="keys")
 app.add_typer(cli_quarantine.app, name="quarantine")
 
+STATUS_DAYS = 30  # that `status` draws
 EXIT_CODES: Mapping[type[KeeptakeError], int] = {ConfigurationError: 2, UnavailableError: 3, BusyError: 4, PublicationError: 5}
 
 
@@ -71,12 +72,13 @@ def status(as_json: Json = False, rows: Annotated[bool, typer.Option(help="Print
                 print_rows(found, as_json, "Generations")
             return
         counts = queries.status(ledger)
-    if as_json:
-        print_json(counts)
-        return
+        if as_json:
+            print_json(counts)
+            return
+        by_day, by_tenth = queries.takes_by_day(ledger, days=STATUS_DAYS), queries.scores_by_tenth(ledger)
     from dagster_project.summary import print_status
 
-    print_status(counts)
+    print_status(counts, by_day=by_day, by_tenth=by_tenth)
 
 
 @app.command()
@@ -176,11 +178,15 @@ def open_(generation_id: str, as_json: Json = False) -> None:
     with open_home() as ledger:
         story = tell(ledger, generation_id)
     sha256 = (story["audio"] or {}).get("sha256")
-    paths = {
-        "audio": str(AudioStore(settings().audio_location).local_path(sha256) or "") if sha256 else None,
-        "datasets": [version["path"] for version in story["versions"]],
-    }
-    print_json(paths) if as_json else print_rows([paths], False, generation_id)
+    audio = str(AudioStore(settings().audio_location).local_path(sha256) or "") if sha256 else None
+    datasets = [version["path"] for version in story["versions"]]
+    if as_json:
+        print_json({"audio": audio, "datasets": datasets})
+        return
+    for path in filter(None, (audio, *datasets)):  # bare lines: a table would break a path in two
+        print(path)
+    if not audio:
+        print(f"no audio of {generation_id} lies on this machine: keeptake explain {generation_id}", file=sys.stderr)
 
 
 @app.command()

@@ -23,7 +23,7 @@ from assets.fingerprints import fingerprints, near_duplicates
 from assets.prompt_adherence import prompt_adherence
 from assets.quality_scores import quality_scores, score_report
 from assets.raw_generations import raw_generations
-from dagster_project import failures, jobs, retries, sensors
+from dagster_project import failures, jobs, old_runs, retries, sensors
 from resources.audio_store import AudioStoreResource
 from resources.compute import ComputeResource
 from resources.ledger import LedgerResource
@@ -72,8 +72,15 @@ def build_definitions(*, resources: Mapping[str, Any] | None = None) -> dg.Defin
             failures.announced_generations_are_saved,
             failures.no_day_has_failed_rows,
         ],
-        jobs=[jobs.take_to_score, jobs.rescore, jobs.publish_dataset, jobs.score_report_job, retries.retry_audio],
-        schedules=[jobs.monthly_export, jobs.weekly_score_report],
+        jobs=[
+            jobs.take_to_score,
+            jobs.rescore,
+            jobs.publish_dataset,
+            jobs.score_report_job,
+            retries.retry_audio,
+            old_runs.forget_old_runs,
+        ],
+        schedules=[jobs.monthly_export, jobs.weekly_score_report, old_runs.weekly_purge],
         sensors=[
             sensors.arrivals,
             sensors.feedback_moved,

@@ -25,8 +25,18 @@ def sparkline(values: list[int]) -> str:
     return "".join(BARS[round(value / most * (len(BARS) - 1))] for value in values)
 
 
-def print_status(counts: Mapping[str, Any], histogram: list[int] | None = None) -> None:
-    """Print the counts of `keeptake status`, with a line of the scores' distribution."""
+def print_status(counts: Mapping[str, Any], *, by_day: list[int], by_tenth: list[int]) -> None:
+    """Print the counts of `keeptake status` for people.
+
+    Parameters
+    ----------
+    counts : Mapping
+        As `ledger.status.status` gives them.
+    by_day : list of int
+        Takes captured on each of the last days, today's last.
+    by_tenth : list of int
+        Takes by tenths of their quality score.
+    """
     table = Table(title="Keeptake", show_header=False)
     for name, value in counts.items():
         if isinstance(value, Mapping):
@@ -34,8 +44,10 @@ def print_status(counts: Mapping[str, Any], histogram: list[int] | None = None) 
                 table.add_row(f"{name.replace('_', ' ')}: {reason}", f"{rows:,}")
         else:
             table.add_row(name, f"{value:,}")
-    if histogram and any(histogram):
-        table.add_row("scores 0 … 1", sparkline(histogram))
+    if any(by_day):
+        table.add_row(f"last {len(by_day)} days, today {by_day[-1]:,}", sparkline(by_day))
+    if any(by_tenth):
+        table.add_row("scores from 0 to 1", sparkline(by_tenth))
     Console().print(table)
 
 

@@ -47,6 +47,9 @@ class Settings(BaseSettings):
     analysis_timeout_s: float = Field(120.0, gt=0, description="Seconds of CPU that one file may take to be heard.")
     analysis_memory_mb: int = Field(4096, ge=256, description="Megabytes of memory that one worker may take.")
 
+    keep_runs_days: int = Field(
+        90, ge=1, description="Days after which a Dagster run is forgotten, unless a partition was last made by it."
+    )
     publish_after_rows: int = Field(200, ge=1, description="New takes that pass a policy's score before a new version is built.")
 
     fetch_timeout_s: float = Field(60.0, gt=0, description="Seconds that fetching one file may take in all.")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -88,6 +89,20 @@ def test_from_import_to_scores_and_again(home, source):
     [quarantined] = lines(keeptake(home, "quarantine", "list", "--json"))
     assert quarantined["generation_id"] == "a-page"
     assert lines(keeptake(home, "quarantine", "retry", "--reason", "not-audio", "--dry-run", "--json")) == [{"not-audio": 1}]
+
+    drawn = keeptake(home, "status", COLUMNS="100").stdout
+    assert re.search(r"generations +│ 3 +│", drawn) and re.search(r"audio reasons: not-audio +│ 1 +│", drawn)
+    assert re.search(r"last 30 days, today 3 +│ ▁{29}█ +│", drawn)
+    (tenths,) = re.findall(r"scores from 0 to 1 +│ (\S+)", drawn)
+    assert len(tenths) == 10 and set(tenths) > {"▁"}
+
+    [opened] = lines(keeptake(home, "open", "take-1", "--json"))
+    assert opened["datasets"] == []
+    assert Path(opened["audio"]).read_bytes() == (source / "1.wav").read_bytes()
+    assert keeptake(home, "open", "take-1", COLUMNS="20").stdout == f"{opened['audio']}\n"  # a table once broke it in two
+    nothing = keeptake(home, "open", "a-page")
+    assert (nothing.returncode, nothing.stdout) == (0, "")
+    assert "keeptake explain a-page" in nothing.stderr
 
 
 def test_a_key_is_made_listed_and_revoked(home):

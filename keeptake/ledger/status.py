@@ -39,6 +39,26 @@ def status(ledger: Ledger) -> dict[str, Any]:
         }
 
 
+def takes_by_day(ledger: Ledger, *, days: int) -> list[int]:
+    """Generations by capture day, one count a day, oldest first, today's last."""
+    query = sa.text(
+        "SELECT count(g.id) FROM generate_series(0, :days - 1) ago"
+        " LEFT JOIN generations g ON g.captured_on = (now() AT TIME ZONE 'UTC')::date - ago::int GROUP BY ago ORDER BY ago DESC"
+    )
+    with ledger.begin() as connection:
+        return [int(row[0]) for row in connection.execute(query, {"days": days})]
+
+
+def scores_by_tenth(ledger: Ledger) -> list[int]:
+    """Scored generations by tenths of the unit interval, lowest first; 1 belongs to the last."""
+    query = sa.text(
+        "SELECT least(floor(quality_score * 10)::int, 9), count(*) FROM generations WHERE quality_score >= 0 GROUP BY 1"
+    )
+    with ledger.begin() as connection:
+        found = {int(row[0]): int(row[1]) for row in connection.execute(query)}
+    return [found.get(tenth, 0) for tenth in range(10)]
+
+
 def status_rows(ledger: Ledger) -> Generator[dict[str, Any]]:
     """One mapping a generation, in order of arrival."""
     query = sa.text("SELECT generation_id, status, audio_status, audio_reason, quality_score FROM generations ORDER BY id")
