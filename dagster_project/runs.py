@@ -19,7 +19,8 @@ from keeptake.settings import settings
 from keeptake.sources.pull import today
 
 COUNTED = {"analyzed_features": "analyzed", "embeddings": "embedded", "quality_scores": "scored"}
-QUIET = {"loggers": {"console": {"config": {"log_level": "ERROR"}}}}
+# Dagster would print each failure three times, with its stack: `execute` says it once, and the run's page keeps all.
+QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
 def execute(job_name: str, *, partition_key: str | None = None) -> dg.ExecuteInProcessResult:
@@ -28,7 +29,7 @@ def execute(job_name: str, *, partition_key: str | None = None) -> dg.ExecuteInP
     Raises
     ------
     KeeptakeError
-        If it fails, with the first error's text.
+        If it fails, with the first error's text; with its stack, where it is none that we raise on purpose.
     """
     with dg.DagsterInstance.get() as instance:
         result = defs.resolve_job_def(job_name).execute_in_process(
@@ -45,8 +46,15 @@ def _first_error(result: dg.ExecuteInProcessResult) -> str:
             error = event.step_failure_data.error
             while error is not None and error.cause is not None:
                 error = error.cause
-            return f"{event.step_key}: {error.message.strip() if error else 'unknown'}"
+            if error is None:
+                return f"{event.step_key}: unknown"
+            stack = "" if error.cls_name in _names(KeeptakeError) else "\n" + "".join(error.stack)
+            return f"{event.step_key}: {error.message.strip()}{stack}"
     return "no step failed; see the UI"
+
+
+def _names(kind: type[KeeptakeError]) -> set[str]:
+    return {kind.__name__}.union(*(_names(narrower) for narrower in kind.__subclasses__()))
 
 
 def _count(result: dg.ExecuteInProcessResult, asset: str, name: str) -> int:
