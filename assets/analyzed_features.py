@@ -49,7 +49,7 @@ def _shown(ledger: Ledger, day: str, done: StageReport) -> dict[str, dg.Metadata
         "failed": report.counts(dict(done.failed)),
         "analysis_rate": overviews.analysis_rate_of_day(ledger, day),
         "examples": report.table(heard.drop("audio_sha256").tail(overviews.EXAMPLES)),
-        "pictures": report.pictures(
+        "pictures": report.figures(
             {"Tempo": tempo_histogram(heard["tempo_bpm"].to_list()), "Key": key_wheel(heard["key"].to_list())}
         ),
     }

@@ -40,8 +40,7 @@ def takes_are_unique(ledger: LedgerResource) -> dg.AssetCheckResult:
 @dg.asset_check(asset=audio_files, blocking=True)
 def stored_audio_is_there(ledger: LedgerResource, audio_store: AudioStoreResource) -> dg.AssetCheckResult:
     """The newest objects that the ledger names are in the store."""
-    store = audio_store.get()
-    missing = [sha256 for sha256 in soundness.newest_audio(ledger.get(), most=50) if not store.has(sha256)]
+    missing = soundness.audio_not_in_the_store(ledger.get(), audio_store.get().has)
     return _result(missing, meaning="objects named by the ledger that the store does not have: restore them, or fetch again")
 
 

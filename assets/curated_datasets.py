@@ -43,8 +43,8 @@ def curated_dataset(
             "version": stage.version,
             "is_new": stage.is_new,
             "left_out": report.counts(overviews.left_out(ledger.get(), policy.name)),
-            "policy": dg.MetadataValue.json(policy.model_dump(mode="json")),
+            "pictures": report.figures(pictures(stage.rows, stage.lineage)),
             "examples": report.table(stage.rows.head(10)),
-            "pictures": report.pictures(pictures(stage.rows, stage.lineage)),
+            "policy": dg.MetadataValue.json(policy.model_dump(mode="json")),
         }
     )

@@ -26,6 +26,6 @@ def prompt_adherence(ledger: LedgerResource) -> dg.MaterializeResult[None]:
             "judged": int(verdicts["takes"].sum() // max(1, verdicts["term"].n_unique())),
             "verdicts": report.table(verdicts),
             "tempo": report.table(scatter.head(20)),
-            "pictures": report.pictures({"Tempo asked against heard": asked_against_heard(*tempi)}),
+            "pictures": report.figures({"Tempo asked against heard": asked_against_heard(*tempi)}),
         }
     )

@@ -1,6 +1,7 @@
 """Total, every term, and the version of the formula, for every take that lags."""
 
 import dagster as dg
+import polars as pl
 
 from assets import report
 from keeptake.curation.quality import FORMULAS
@@ -28,9 +29,9 @@ def quality_scores(ledger: LedgerResource) -> dg.MaterializeResult[None]:
         metadata={
             "dagster/row_count": totals[FORMULAS[0]].len(),
             "scored": done.scored,
-            "means": dg.MetadataValue.json({formula: total.mean() for formula, total in totals.items()}),
-            "best_and_worst": report.table(overviews.best_and_worst(ledger.get())),
             "pictures": report.pictures({formula: score_histogram(total.to_list()) for formula, total in totals.items()}),
+            "means": report.table(pl.DataFrame({formula: [total.mean()] for formula, total in totals.items()})),
+            "best_and_worst": report.table(overviews.best_and_worst(ledger.get())),
         }
     )
 
@@ -39,4 +40,10 @@ def quality_scores(ledger: LedgerResource) -> dg.MaterializeResult[None]:
 def score_report(ledger: LedgerResource) -> dg.MaterializeResult[None]:
     """The distribution of all scores by formula, provider and week, kept as a dated page."""
     path, by_provider = write_score_report(ledger.get(), settings().home / "reports")
-    return dg.MaterializeResult(metadata={"path": dg.MetadataValue.path(path), "by_provider": report.table(by_provider)})
+    return dg.MaterializeResult(
+        metadata={
+            "path": dg.MetadataValue.path(path),
+            "by_provider": report.table(by_provider),
+            "picture": report.figures({"Scores": path.with_suffix(".png").read_bytes()}),
+        }
+    )

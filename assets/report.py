@@ -13,6 +13,7 @@ import polars as pl
 import sqlalchemy as sa
 
 MAX_ROWS = 50
+SMALL = 0.1  # below, three decimals would lose digits that count
 _PUNCTUATION = re.compile(r"[!-/:-@\[-`{-~]")
 
 
@@ -33,12 +34,32 @@ def table(frame: pl.DataFrame) -> dg.TableMetadataValue:
 
 
 def _plain(row: dict[str, Any]) -> dict[str, str | int | float | bool | None]:
-    return {name: value if isinstance(value, str | int | float | bool | None) else str(value) for name, value in row.items()}
+    return {name: _shown(value) for name, value in row.items()}
+
+
+def _shown(value: object) -> str | int | float | bool | None:
+    if isinstance(value, float):
+        return rounded(value)
+    return value if isinstance(value, str | int | bool | None) else str(value)
+
+
+def rounded(value: float) -> float:
+    """Round to what a person reads: three decimals, or three digits of what is smaller than that shows.
+
+    >>> rounded(121.00594634652224), rounded(0.00123456)
+    (121.006, 0.00123)
+    """
+    return round(value, 3) if abs(value) >= SMALL else float(f"{value:.3g}")
 
 
 def pictures(images: Mapping[str, bytes]) -> dg.MarkdownMetadataValue:
     """Show PNG images inline, each under its title."""
     return dg.MetadataValue.md("\n\n".join(f"**{escaped(title)}**\n\n{inline(png, title)}" for title, png in images.items()))
+
+
+def figures(images: Mapping[str, bytes]) -> dg.MarkdownMetadataValue:
+    """Show PNG images inline that carry their titles themselves."""
+    return dg.MetadataValue.md("\n\n".join(inline(png, title) for title, png in images.items()))
 
 
 def inline(png: bytes, title: str) -> str:

@@ -17,6 +17,7 @@ from keeptake.ledger.soundness import problems
 from keeptake.ledger.status import good_takes, pending_by_day
 from keeptake.settings import settings
 from keeptake.sources.pull import has_news, today
+from resources.audio_store import AudioStoreResource
 from resources.ledger import LedgerResource
 
 MAX_DAYS_A_TICK = 10
@@ -87,7 +88,9 @@ def policies_to_publish(
 
 
 @dg.sensor(job=publish_dataset, minimum_interval_seconds=60, default_status=dg.DefaultSensorStatus.RUNNING)
-def enough_new_takes(context: dg.SensorEvaluationContext, ledger: LedgerResource) -> dg.SensorResult | dg.SkipReason:
+def enough_new_takes(
+    context: dg.SensorEvaluationContext, ledger: LedgerResource, audio_store: AudioStoreResource
+) -> dg.SensorResult | dg.SkipReason:
     """The gate: ask for a new version where enough new takes pass a policy's score and nothing is wrong with the ledger."""
     policies = [load_policy(name, settings().policies_dir) for name in policy_names()]
     good = {policy.name: good_takes(ledger.get(), policy.select.formula, policy.select.min_score) for policy in policies}
@@ -96,7 +99,7 @@ def enough_new_takes(context: dg.SensorEvaluationContext, ledger: LedgerResource
     names = policies_to_publish(good, asked, in_flight, after=settings().publish_after_rows)
     if not names:
         return dg.SkipReason(f"no policy has {settings().publish_after_rows} new good takes")
-    if wrong := problems(ledger.get()):
+    if wrong := problems(ledger.get(), audio_store.get().has):
         return dg.SkipReason(f"blocking checks fail: {'; '.join(wrong)}")
     cursor = json.dumps({**asked, **{name: good[name] for name in names}}, sort_keys=True)
     return dg.SensorResult(run_requests=[dg.RunRequest(partition_key=name) for name in names], cursor=cursor)

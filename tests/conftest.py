@@ -21,8 +21,13 @@ DEV_DATA = HERE.parent.parent / "shared" / "data" / "dev"
 
 @pytest.fixture(scope="session")
 def signals() -> ModuleType:
-    """Audio with known truth: the module `tests/signals.py`, which importlib mode does not put on the path."""
-    spec = importlib.util.spec_from_file_location("keeptake_test_signals", HERE / "signals.py")
+    """Audio with known truth: the module `tests/signals.py`."""
+    return _module("signals")
+
+
+def _module(name: str) -> ModuleType:
+    """Load `tests/NAME.py`, which importlib mode does not put on the path."""
+    spec = importlib.util.spec_from_file_location(f"keeptake_test_{name}", HERE / f"{name}.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -92,11 +97,7 @@ def _administer(url: str, statement: str) -> None:
 @pytest.fixture(scope="session")
 def capture_service() -> ModuleType:
     """Running services to send requests to: the module `tests/capture_service.py`."""
-    spec = importlib.util.spec_from_file_location("keeptake_test_capture_service", HERE / "capture_service.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return _module("capture_service")
 
 
 @pytest.fixture
@@ -104,3 +105,29 @@ def service(ledger: Ledger, tmp_path: Path, capture_service: ModuleType) -> Iter
     """The HTTP service over a throw-away ledger, with a key for everything."""
     with capture_service.running(ledger, tmp_path) as started:
         yield started
+
+
+@pytest.fixture(scope="session")
+def home_up() -> ModuleType:
+    """A home with everything up, and what is asked of it: the module `tests/home_up.py`."""
+    return _module("home_up")
+
+
+@pytest.fixture(scope="session")
+def running(home_up: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """The one home with everything up that several test files look at, each in its own corner."""
+    with home_up.everything_up(tmp_path_factory.mktemp("up")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def demo_takes(home_up: ModuleType, running: Any, tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+    """The beat maker's takes on two capture days of the running home, scored or quarantined by its daemon."""
+    takes = home_up.add_demo(running, tmp_path_factory.mktemp("demo"))
+    home_up.waited_for(lambda: home_up.is_done(running), within_s=120 + 15 * len(takes))
+    return list(takes)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let the tests of the running home come last: left idle, it would take a seventh of a core from the timings of others."""
+    items.sort(key=lambda item: "running" in getattr(item, "fixturenames", ()))

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import polars as pl
 import sqlalchemy as sa
 
+from keeptake.curation.quality import SEED_V1_WEIGHTS
 from keeptake.ledger.connection import Ledger
 
 EXAMPLES = 10
@@ -147,9 +148,11 @@ def scores_by_provider_and_week(ledger: Ledger) -> pl.DataFrame:
 
 
 def best_and_worst(ledger: Ledger) -> pl.DataFrame:
-    """The five best and the five worst scored takes, with their terms."""
+    """The five best and the five worst scored takes, with what each term adds; `feedback` is what all of it adds together."""
+    terms = ", ".join(f"(q.terms->>'{term}')::float8 AS {term}" for term in SEED_V1_WEIGHTS)
+    feedback = " + ".join(f"(q.terms->>'{term}')::float8" for term in ("liked", "used", "rating"))
     query = (
-        "(SELECT g.generation_id, q.total, g.liked, g.rating, g.used, q.terms::text AS terms FROM quality_scores q"
+        f"(SELECT g.generation_id, q.total, g.liked, g.rating, g.used, {terms}, {feedback} AS feedback FROM quality_scores q"
         " JOIN generations g ON g.id = q.generation WHERE q.formula = 'seed_v1' ORDER BY q.total {order}, g.id LIMIT 5)"
     )
     return ledger.arrow(f"{query.format(order='DESC')} UNION ALL {query.format(order='ASC')}")

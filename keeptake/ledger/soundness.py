@@ -1,10 +1,13 @@
 """What must never be found in the ledger: queries whose answer should be empty. Belongs here: what checks ask."""
 
+from collections.abc import Callable
+
 import sqlalchemy as sa
 
 from keeptake.ledger.connection import Ledger
 
 MOST = 1000
+NEWEST = 50  # objects that are looked for in the store: each costs a request there
 
 
 def _texts(ledger: Ledger, query: str, **values: object) -> list[str]:
@@ -19,9 +22,10 @@ def ids_that_differ_only_in_spelling(ledger: Ledger) -> list[str]:
     )
 
 
-def newest_audio(ledger: Ledger, *, most: int) -> list[str]:
-    """Hashes of the audio stored last."""
-    return _texts(ledger, "SELECT sha256 FROM audio ORDER BY stored_at DESC, sha256 LIMIT :most", most=most)
+def audio_not_in_the_store(ledger: Ledger, has: Callable[[str], bool]) -> list[str]:
+    """Hashes of the newest audio that the store, asked by `has`, does not hold."""
+    newest = _texts(ledger, "SELECT sha256 FROM audio ORDER BY stored_at DESC, sha256 LIMIT :most", most=NEWEST)
+    return [sha256 for sha256 in newest if not has(sha256)]
 
 
 def analyzed_without_features(ledger: Ledger) -> list[str]:
@@ -44,9 +48,16 @@ def scores_that_disagree(ledger: Ledger) -> list[str]:
     )
 
 
-def problems(ledger: Ledger) -> list[str]:
-    """What keeps a dataset from being built of this ledger: the findings of the blocking checks, in words."""
+def problems(ledger: Ledger, has: Callable[[str], bool]) -> list[str]:
+    """What keeps a dataset from being built of this ledger: the findings of the blocking checks, in words.
+
+    Parameters
+    ----------
+    has : callable
+        Whether the audio store holds the object of a hash.
+    """
     found = {
+        "stored audio files that the store does not have": audio_not_in_the_store(ledger, has),
         "analyzed takes without features": analyzed_without_features(ledger),
         "takes whose score is not the formula's": scores_that_disagree(ledger),
     }
