@@ -8,6 +8,7 @@ from keeptake.audio.tonal import (
     KEYS,
     PITCH_CLASSES,
     PROFILES,
+    camelot,
     chromagram,
     find_key,
     spectral_peaks,
@@ -89,3 +90,31 @@ def test_silence_is_atonal_and_its_chroma_empty():
     values, reason, chroma = tonality(listen(np.zeros(SAMPLE_RATE_HZ, np.float32)).long)
     assert (values, reason) == (None, "atonal")
     assert not chroma.any()
+
+
+CAMELOT_WHEEL = {  # as printed on the published wheel, enharmonic names as `KEYS` spells them
+    **{"1A": "Ab minor", "2A": "Eb minor", "3A": "Bb minor", "4A": "F minor", "5A": "C minor", "6A": "G minor"},
+    **{"7A": "D minor", "8A": "A minor", "9A": "E minor", "10A": "B minor", "11A": "F# minor", "12A": "C# minor"},
+    **{"1B": "B major", "2B": "F# major", "3B": "C# major", "4B": "Ab major", "5B": "Eb major", "6B": "Bb major"},
+    **{"7B": "F major", "8B": "C major", "9B": "G major", "10B": "D major", "11B": "A major", "12B": "E major"},
+}
+
+
+@pytest.mark.parametrize(("code", "key"), CAMELOT_WHEEL.items())
+def test_camelot_code_of_every_key(code, key):
+    assert camelot(key) == code
+
+
+def test_the_wheel_has_every_key_once():
+    assert sorted(CAMELOT_WHEEL.values()) == sorted(KEYS)
+
+
+@pytest.mark.parametrize("key", ["A", "a minor", "A# minor", "8A", ""])
+def test_a_key_in_another_spelling_has_no_camelot_code(key):
+    with pytest.raises(ValueError, match="a key is one of"):
+        camelot(key)
+
+
+def test_camelot_code_stands_beside_the_key(signals):
+    values, _, _ = tonality(listen(signals.cadence(9, "minor", 8.0, SAMPLE_RATE_HZ)).long)
+    assert (values["key"], values["camelot"]) == ("A minor", "8A")

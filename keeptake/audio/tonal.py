@@ -13,6 +13,8 @@ References
 .. [2] Müller, M. & Ewert, S. (2011), "Chroma Toolbox", ISMIR: logarithmic compression of chroma.
 .. [3] Faraldo, Á., Jordà, S. & Herrera, P. (2017), "A multi-profile method for key estimation in EDM", AES Conference on Semantic
    Audio: the profiles `bgate`.
+.. [4] Davis, M. (2006), "Harmonic mixing guide", Camelot Sound / Mixed In Key: the Camelot wheel, on which keys that mix well are
+   neighbours.
 """
 
 from typing import NamedTuple
@@ -191,6 +193,31 @@ def find_key(profile: np.ndarray, *, templates: np.ndarray | None = None) -> Key
     return Key(KEYS[best], float(correlations[best]), KEYS[second], float(correlations[second]))
 
 
+def camelot(key: str) -> str:
+    """Code of a key on the Camelot wheel [4]_: 1 to 12 by fifths, B for major, A for the relative minor; C major is 8B.
+
+    Parameters
+    ----------
+    key : str
+        One of `KEYS`.
+
+    Returns
+    -------
+    str
+        "1A" to "12B".
+
+    Raises
+    ------
+    ValueError
+        For any other spelling.
+    """
+    if key not in KEYS:
+        raise ValueError(f"a key is one of {KEYS}, got {key!r}")
+    tonic, mode = key.split()
+    relative_major = PITCH_CLASSES.index(tonic) + (3 if mode == "minor" else 0)
+    return f"{(7 * relative_major + 7) % 12 + 1}{'A' if mode == 'minor' else 'B'}"
+
+
 def tonality(magnitude: np.ndarray) -> tuple[dict[str, object] | None, str | None, np.ndarray]:
     """Tuning, chroma and key of a clip.
 
@@ -205,8 +232,8 @@ def tonality(magnitude: np.ndarray) -> tuple[dict[str, object] | None, str | Non
     Returns
     -------
     (values, reason, chroma)
-        `values`: `key`, `key_confidence` (the margin over the second key against the best's correlation, in [0, 1]),
-        `key_second`, `key_correlation`, `tuning_cents`, `tuning_coherence`, `chroma`; None with the reason `atonal` or
+        `values`: `key`, `camelot` (its code on the Camelot wheel), `key_confidence` (the margin over the second key against the
+        best's correlation, in [0, 1]), `key_second`, `key_correlation`, `tuning_cents`, `tuning_coherence`, `chroma`; None with the reason `atonal` or
         `single-pitch`. `chroma` has shape (frames, 12), each frame's strongest class at most 1, and is there in either case.
     """
     peaks = spectral_peaks(magnitude)
@@ -226,6 +253,7 @@ def tonality(magnitude: np.ndarray) -> tuple[dict[str, object] | None, str | Non
     return (
         {
             "key": key.name,
+            "camelot": camelot(key.name),
             "key_confidence": min(1.0, (key.correlation - key.second_correlation) / key.correlation),
             "key_second": key.second,
             "key_correlation": key.correlation,
