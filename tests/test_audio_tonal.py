@@ -92,11 +92,10 @@ def test_silence_is_atonal_and_its_chroma_empty():
     assert not chroma.any()
 
 
-CAMELOT_WHEEL = {  # as printed on the published wheel, enharmonic names as `KEYS` spells them
-    **{"1A": "Ab minor", "2A": "Eb minor", "3A": "Bb minor", "4A": "F minor", "5A": "C minor", "6A": "G minor"},
-    **{"7A": "D minor", "8A": "A minor", "9A": "E minor", "10A": "B minor", "11A": "F# minor", "12A": "C# minor"},
-    **{"1B": "B major", "2B": "F# major", "3B": "C# major", "4B": "Ab major", "5B": "Eb major", "6B": "Bb major"},
-    **{"7B": "F major", "8B": "C major", "9B": "G major", "10B": "D major", "11B": "A major", "12B": "E major"},
+CAMELOT_WHEEL = {  # as printed on the published wheel from 1 to 12, enharmonic names as `KEYS` spells them
+    f"{number}{letter}": f"{tonic} {mode}"
+    for letter, mode, tonics in (("A", "minor", "Ab Eb Bb F C G D A E B F# C#"), ("B", "major", "B F# C# Ab Eb Bb F C G D A E"))
+    for number, tonic in enumerate(tonics.split(), start=1)
 }
 
 

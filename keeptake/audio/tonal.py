@@ -233,8 +233,9 @@ def tonality(magnitude: np.ndarray) -> tuple[dict[str, object] | None, str | Non
     -------
     (values, reason, chroma)
         `values`: `key`, `camelot` (its code on the Camelot wheel), `key_confidence` (the margin over the second key against the
-        best's correlation, in [0, 1]), `key_second`, `key_correlation`, `tuning_cents`, `tuning_coherence`, `chroma`; None with the reason `atonal` or
-        `single-pitch`. `chroma` has shape (frames, 12), each frame's strongest class at most 1, and is there in either case.
+        best's correlation, in [0, 1]), `key_second`, `key_correlation`, `tuning_cents`, `tuning_coherence`, `chroma`; None with
+        the reason `atonal` or `single-pitch`. `chroma` has shape (frames, 12), each frame's strongest class at most 1, and is
+        there in either case.
     """
     peaks = spectral_peaks(magnitude)
     tuning_cents, coherence = tuning(peaks)
