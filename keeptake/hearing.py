@@ -30,7 +30,7 @@ from keeptake.model_store import ModelStore
 
 FLAGS = (
     *("has_clipping", "is_silent", "has_dc_offset", "is_antiphase", "is_one_sided", "has_abrupt_start", "has_abrupt_end"),
-    *("has_tempo_change", "is_loop"),
+    *("has_clicks", "has_dropouts", "has_tempo_change", "is_loop"),
 )
 
 
@@ -248,7 +248,10 @@ def analysis_line(heard: FileHeard) -> dict[str, Any]:
         Plain JSON, the promised fields first.
     """
     columns = features(heard.parts)
-    rhythm, structure = (heard.parts[name].values if name in heard.parts else {} for name in ("rhythm", "structure"))
+    rhythm, structure, defects = (
+        heard.parts[name].values if name in heard.parts else {} for name in ("rhythm", "structure", "defects")
+    )
+    flags = columns | defects  # some faults are in no column
     promised = {
         "file": heard.file,
         "status": heard.status,
@@ -261,7 +264,7 @@ def analysis_line(heard: FileHeard) -> dict[str, Any]:
         "loudness_lufs": columns["loudness_lufs"],
         "beats_s": rhythm.get("beats_s"),
         "sections": structure.get("sections"),
-        "flags": [flag for flag in FLAGS if columns[flag]],
+        "flags": [flag for flag in FLAGS if flags.get(flag)],
         "bpm": columns["tempo_bpm"],
         "vocals": columns["has_vocals"],
     }

@@ -131,6 +131,25 @@ def test_blocks_do_not_change_the_numbers(sound):
     assert meter.values() == whole
 
 
+def test_clicks_are_counted_a_minute_and_one_alone_is_not_flagged(sound):
+    once, often = sound.copy(), sound.copy()
+    once[round(5.25 * RATE_HZ)] += 0.5
+    often[[round(second * RATE_HZ) for second in (3.15, 5.25, 7.35)]] += 0.5
+    heard = [measured(samples) for samples in (sound, once, often)]
+    assert [values["click_count"] for values in heard] == [0, 1, 3]
+    assert [values["clicks_per_min"] for values in heard] == pytest.approx([0, 5, 15])
+    assert [values["has_clicks"] for values in heard] == [False, False, True]
+
+
+def test_one_dropout_is_flagged(sound):
+    gap = sound.copy()
+    gap[5 * RATE_HZ + 5000 : 5 * RATE_HZ + 5800] = 0
+    assert [(measured(samples)["dropout_count"], measured(samples)["has_dropouts"]) for samples in (sound, gap)] == [
+        (0, False),
+        (1, True),
+    ]
+
+
 @pytest.mark.parametrize("samples", [1, 2, 3, 50])
 def test_a_few_samples_are_measured_without_a_crash(samples):
     values = measured(np.full((samples, 2), 0.1, np.float32))

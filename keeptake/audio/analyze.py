@@ -37,7 +37,7 @@ PART_VERSIONS: dict[str, str] = {
     "tonal": "2",
     "spectrum": "1",
     "loudness": "1",
-    "defects": "1",
+    "defects": "2",
     "vocals": "1",
     "style": "1",
     "structure": "2",

@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from keeptake.audio.breaks import BreakMeter
+
 SILENCE_DBFS = -60.0  # a window whose peak stays below is silent; the noise floor of a good studio take lies above
 SILENCE_WINDOW_S = 0.05
 SILENT_SHARE = 0.95  # share of silent windows from which a file is called silent
@@ -32,6 +34,9 @@ ONE_SIDED_DB = 30.0  # level difference of left and right from which one side is
 START_WINDOW_S = 0.002  # an attack takes longer to rise: what is loud within 2 ms began before the file did
 END_WINDOW_S = 0.05
 ABRUPT_DB = -12.0  # level of the edge against the whole from which the sound did not end, it was cut
+
+# Of 158 labelled files, takes as published, six have one click and none has more: one alone may be played.
+LEAST_CLICKS, CLICKS_PER_MIN = 2, 2.0
 
 
 class _Ceiling(NamedTuple):
@@ -64,6 +69,8 @@ class DefectMeter:
         self._samples = 0
         self._silent_windows = self._windows = 0
         self._ceilings: list[_Ceiling] = []
+        self._sample_rate_hz = sample_rate_hz
+        self._breaks = BreakMeter(sample_rate_hz, channels)
         self._head: np.ndarray | None = None
         self._tail = np.zeros((0, channels), np.float32)
 
@@ -78,6 +85,7 @@ class DefectMeter:
         height = np.abs(block)
         self._count_silence(height.max(axis=1) if block.shape[1] > 2 else np.maximum(height[:, 0], height[:, -1]))
         self._ceilings.append(_ceiling(height))
+        self._breaks.add(block)
         if self._head is None:
             self._head = block[: self._start_samples].copy()
         self._tail = np.concatenate([self._tail, block[-self._end_samples :]])[-self._end_samples :]
@@ -90,8 +98,10 @@ class DefectMeter:
         dict
             `clipping_share`, `no_clipping` (1 unclipped, 0 from `FULLY_CLIPPED_SHARE`), `silence_share`, `dc_offset` (of the
             worst channel, signed), `stereo_correlation` (of the first two channels, in [-1, 1]), `channel_difference_db` (first
-            over second), `start_level_db` and `end_level_db` (against the whole), and the flags `has_clipping`, `is_silent`,
-            `has_dc_offset`, `is_antiphase`, `is_one_sided`, `has_abrupt_start`, `has_abrupt_end`.
+            over second), `start_level_db` and `end_level_db` (against the whole), `click_count`, `clicks_per_min` and
+            `dropout_count` (see `breaks.py`), and the flags `has_clipping`, `is_silent`, `has_dc_offset`, `is_antiphase`,
+            `is_one_sided`, `has_abrupt_start`, `has_abrupt_end`, `has_clicks` (at least `LEAST_CLICKS`, more than
+            `CLICKS_PER_MIN`), `has_dropouts` (any).
         """
         samples = max(self._samples, 1)
         means = self._sum / samples
@@ -104,6 +114,8 @@ class DefectMeter:
         start_level_db = _level_db(self._head, means, power)
         end_level_db = _level_db(self._tail, means, power)
         is_silent = silence_share >= SILENT_SHARE
+        self._breaks.close()
+        clicks_per_min = 60 * self._breaks.clicks * self._sample_rate_hz / samples
         return {
             "clipping_share": clipping_share,
             "no_clipping": 1.0 - min(1.0, clipping_share / FULLY_CLIPPED_SHARE),
@@ -113,6 +125,9 @@ class DefectMeter:
             "channel_difference_db": difference_db,
             "start_level_db": start_level_db,
             "end_level_db": end_level_db,
+            "click_count": self._breaks.clicks,
+            "clicks_per_min": clicks_per_min,
+            "dropout_count": self._breaks.dropouts,
             "has_clipping": clipping_share > CLIPPED_SHARE,
             "is_silent": is_silent,
             "has_dc_offset": abs(dc_offset) > DC_OFFSET,
@@ -120,6 +135,8 @@ class DefectMeter:
             "is_one_sided": not is_silent and difference_db is not None and abs(difference_db) > ONE_SIDED_DB,
             "has_abrupt_start": not is_silent and start_level_db is not None and start_level_db > ABRUPT_DB,
             "has_abrupt_end": not is_silent and end_level_db is not None and end_level_db > ABRUPT_DB,
+            "has_clicks": self._breaks.clicks >= LEAST_CLICKS and clicks_per_min > CLICKS_PER_MIN,
+            "has_dropouts": self._breaks.dropouts > 0,
         }
 
     def _count_silence(self, height: np.ndarray) -> None:
