@@ -30,7 +30,7 @@ from keeptake.model_store import ModelStore
 
 FLAGS = (
     *("has_clipping", "is_silent", "has_dc_offset", "is_antiphase", "is_one_sided", "has_abrupt_start", "has_abrupt_end"),
-    *("has_clicks", "has_dropouts", "has_tempo_change", "is_loop"),
+    *("has_clicks", "has_dropouts", "has_hum", "has_tempo_change", "is_loop"),
 )
 
 
@@ -248,10 +248,10 @@ def analysis_line(heard: FileHeard) -> dict[str, Any]:
         Plain JSON, the promised fields first.
     """
     columns = features(heard.parts)
-    rhythm, structure, defects = (
-        heard.parts[name].values if name in heard.parts else {} for name in ("rhythm", "structure", "defects")
+    rhythm, structure, defects, spectrum = (
+        heard.parts[name].values if name in heard.parts else {} for name in ("rhythm", "structure", "defects", "spectrum")
     )
-    flags = columns | defects  # some faults are in no column
+    flags = columns | defects | spectrum  # some faults are in no column
     promised = {
         "file": heard.file,
         "status": heard.status,

@@ -20,6 +20,7 @@ import soxr
 from keeptake.audio.defects import DefectMeter
 from keeptake.audio.frontend import LONG_HOP, SHORT_HOP, Frontend, MonoTake, even_blocks, listen, mono_mix
 from keeptake.audio.frontend import SAMPLE_RATE_HZ as HEARD_RATE_HZ
+from keeptake.audio.hum import mains_hum
 from keeptake.audio.loudness import SHORTEST_S as SHORTEST_LOUDNESS_S
 from keeptake.audio.loudness import LoudnessMeter
 from keeptake.audio.rhythm import rhythm
@@ -35,7 +36,7 @@ from keeptake.errors import AudioReason, AudioRefusedError, ConfigurationError
 PART_VERSIONS: dict[str, str] = {
     "rhythm": "1",
     "tonal": "2",
-    "spectrum": "1",
+    "spectrum": "2",
     "loudness": "1",
     "defects": "2",
     "vocals": "1",
@@ -323,7 +324,7 @@ def _hear_spectrum(take: _Take) -> Answer:
     if reason := take.null_reason(SHORTEST_S):
         return None, reason
     limit_hz = None if take.bandwidth is None else take.bandwidth.limit_hz()
-    return timbre(take.frontend) | {"bandwidth_limit_hz": limit_hz}, None
+    return timbre(take.frontend) | {"bandwidth_limit_hz": limit_hz} | mains_hum(take.frontend.long), None
 
 
 def _hear_loudness(take: _Take) -> Answer:
