@@ -34,7 +34,7 @@ from keeptake.errors import AudioReason, AudioRefusedError, ConfigurationError
 
 # Raised when a part's values change: only that part is then stale, and done again.
 PART_VERSIONS: dict[str, str] = {
-    "rhythm": "1",
+    "rhythm": "2",
     "tonal": "2",
     "spectrum": "2",
     "loudness": "1",

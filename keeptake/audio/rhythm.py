@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from keeptake.audio import beats, meter, onsets, tempo
+from keeptake.audio import beats, meter, onsets, swing, tempo
 
 Floats = NDArray[np.floating]
 
@@ -45,7 +45,8 @@ def rhythm(
     values : dict or None
         `tempo_bpm`; `tempo_candidates_bpm`, pairs of tempo and probability, likeliest first; `tempo_confidence`, the probability
         of the reported tempo; `rhythm_confidence`, pulse clarity [1]_ in [0, 1]; `tempo_stability` in [0, 1]; `beats_s`;
-        `beats_per_bar` and `downbeats_s` (null and empty without evidence); `onset_rate_hz`; `has_tempo_change`.
+        `beats_per_bar` and `downbeats_s` (null and empty without evidence); `swing_ratio` (null likewise);
+        `onset_rate_hz`; `has_tempo_change`.
     reason : str or None
         `too-short`, `silent` or `nothing-periodic` where values is None.
     """
@@ -88,6 +89,7 @@ def rhythm(
         "beats_s": beats_s.tolist(),
         "beats_per_bar": in_bar,
         "downbeats_s": downbeats_s.tolist(),
+        "swing_ratio": swing.swing_ratio(envelope, beats_s, frame_rate_hz=frame_rate_hz),
         "onset_rate_hz": onset_rate_hz,
         "has_tempo_change": changing is not None,
     }
