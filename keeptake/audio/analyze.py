@@ -35,7 +35,7 @@ from keeptake.errors import AudioReason, AudioRefusedError, ConfigurationError
 # Raised when a part's values change: only that part is then stale, and done again.
 PART_VERSIONS: dict[str, str] = {
     "rhythm": "2",
-    "tonal": "2",
+    "tonal": "3",
     "spectrum": "2",
     "loudness": "1",
     "defects": "2",

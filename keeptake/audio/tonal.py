@@ -21,7 +21,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from keeptake.audio.frontend import LONG_FFT, SAMPLE_RATE_HZ
+from keeptake.audio.chords import find_chords
+from keeptake.audio.frontend import LONG_FFT, LONG_HOP, SAMPLE_RATE_HZ
 
 PITCH_CLASSES = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
 KEYS = tuple(f"{tonic} {mode}" for mode in ("major", "minor") for tonic in PITCH_CLASSES)
@@ -233,9 +234,9 @@ def tonality(magnitude: np.ndarray) -> tuple[dict[str, object] | None, str | Non
     -------
     (values, reason, chroma)
         `values`: `key`, `camelot` (its code on the Camelot wheel), `key_confidence` (the margin over the second key against the
-        best's correlation, in [0, 1]), `key_second`, `key_correlation`, `tuning_cents`, `tuning_coherence`, `chroma`; None with
-        the reason `atonal` or `single-pitch`. `chroma` has shape (frames, 12), each frame's strongest class at most 1, and is
-        there in either case.
+        best's correlation, in [0, 1]), `key_second`, `key_correlation`, `tuning_cents`, `tuning_coherence`, `chroma`, `chords`
+        (see `chords.py`); None with the reason `atonal` or `single-pitch`. `chroma` has shape (frames, 12), each frame's
+        strongest class at most 1, and is there in either case.
     """
     peaks = spectral_peaks(magnitude)
     tuning_cents, coherence = tuning(peaks)
@@ -261,6 +262,7 @@ def tonality(magnitude: np.ndarray) -> tuple[dict[str, object] | None, str | Non
             "tuning_cents": tuning_cents,
             "tuning_coherence": coherence,
             "chroma": (profile / profile.max()).tolist(),
+            "chords": find_chords(own_pitches, pitch_classes=PITCH_CLASSES, frame_s=LONG_HOP / SAMPLE_RATE_HZ),
         },
         None,
         frames,
