@@ -31,7 +31,7 @@ AROUND_WINDOWS = 40
 EXPECTED_PEAKS = 3  # of the surroundings, which may hold two other clicks
 SCREEN_RATIO = 2.5  # second difference of a click over that of its surroundings
 MAX_SCREENED = 200  # of ten seconds, the strongest: bounds the time that hostile audio takes
-BATCH_SAMPLES = 16_384  # differences stay in the first-level cache
+BATCH_SAMPLES = 65_536  # differences stay in the second-level cache
 
 LONGEST_CLICK_S = 0.001
 LEAST_HEIGHT = 10 ** (-50 / 20)  # quieter ones are masked by any music
@@ -209,10 +209,9 @@ def _is_click(signal: Floats, start: int, end: int) -> bool:
     if max(before, after) > MOST_CHANGE * min(before, after):
         return False
     touched = slice(start - MODEL_ORDER, min(end, len(rows)))
-    unknown = np.zeros((touched.stop - touched.start, end - start))  # what each missing sample adds to each touched residual
-    for row in range(len(unknown)):
-        for column in range(max(0, row - MODEL_ORDER), min(row + 1, end - start)):
-            unknown[row, column] = predictor[MODEL_ORDER - (row - column)]
+    lag = np.arange(touched.stop - touched.start)[:, None] - np.arange(end - start)
+    # What each missing sample adds to each touched residual.
+    unknown = np.where((lag >= 0) & (lag <= MODEL_ORDER), predictor[(MODEL_ORDER - lag).clip(0, MODEL_ORDER)], 0.0)
     change, *_ = np.linalg.lstsq(unknown, -residual[touched], rcond=None)
     repaired = residual[touched] + unknown @ change
     height = float(np.abs(change).max())
