@@ -193,7 +193,11 @@ def test_a_store_that_holds_everything_is_no_problem(running, home_up, demo_take
 
 @pytest.mark.parametrize(
     ("schedule", "job", "when"),
-    [("monthly_export", "publish_dataset", "day 01, 03:00"), ("weekly_score_report", "report_scores", "Monday, 04:00")],
+    [
+        ("monthly_export", "publish_dataset", "day 01, 03:00"),
+        ("weekly_score_report", "report_scores", "Monday, 04:00"),
+        ("weekly_purge", "forget_old_runs", "Sunday, 05:00"),
+    ],
 )
 def test_a_schedule_ticks_in_the_daemon_and_its_run_succeeds(running, home_up, demo_takes, schedule, job, when):
     found = home_up.schedules(running)[schedule]
@@ -212,9 +216,9 @@ def test_a_schedule_ticks_in_the_daemon_and_its_run_succeeds(running, home_up, d
     if schedule == "monthly_export":
         (version, *_) = (home / "datasets" / home_up.POLICY).glob("v*/MANIFEST.json")
         assert json.loads(version.read_text())
-    else:
+    elif schedule == "weekly_score_report":
         assert (home / "reports" / f"scores-{datetime.now(UTC).date()}.md").read_text().startswith("# Scores on")
 
 
-def test_both_schedules_are_there(running, home_up):
-    assert set(home_up.schedules(running)) == {"monthly_export", "weekly_score_report"}
+def test_the_schedules_are_there(running, home_up):
+    assert set(home_up.schedules(running)) == {"monthly_export", "weekly_purge", "weekly_score_report"}
