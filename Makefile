@@ -3,6 +3,8 @@
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 /usr/bin/python3; do \
 	"$$p" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$p" && break; done)
 BIN := .venv/bin
+# Containers like to set it; then each of a suite's hundreds of processes compiles Dagster's modules anew, 5 s of CPU each.
+unexport PYTHONDONTWRITEBYTECODE
 # Byte-compiling thousands of files that are never imported takes longer than fetching them.
 PIP := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check
 

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import soundfile
 
+from keeptake.ledger.server import embedded_server
+
 pytestmark = pytest.mark.timeout(600)
 
 
@@ -29,8 +31,10 @@ def lines(done: subprocess.CompletedProcess[str]) -> list[dict[str, object]]:
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("home")
+def home(tmp_path_factory):
+    home = tmp_path_factory.mktemp("home")
+    with embedded_server(home):  # the commands join it; `test_killed.py` has them start and stop their own
+        yield home
 
 
 @pytest.fixture(scope="module")
