@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -153,8 +154,9 @@ def cpu_s(home: Path) -> float:
     total = own.user + own.system + own.children_user + own.children_system
     postmaster = psutil.Process(int((home / "pg" / "postmaster.pid").read_text().split()[0]))
     for process in (postmaster, *postmaster.children()):
-        times = process.cpu_times()
-        total += times.user + times.system
+        with suppress(psutil.NoSuchProcess):  # a backend that ended meanwhile counts among its parent's children
+            times = process.cpu_times()
+            total += times.user + times.system
     ended = postmaster.cpu_times()
     return total + ended.children_user + ended.children_system
 
