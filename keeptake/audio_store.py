@@ -77,7 +77,7 @@ class AudioStore:
         return S3Store(
             parts.netloc,
             prefix=parts.path.strip("/") or None,
-            endpoint=endpoint,
+            config={"endpoint": endpoint} if endpoint else {},  # as an argument of its own, None is refused
             client_options={
                 "allow_http": bool(endpoint and endpoint.startswith("http://")),
                 "connect_timeout": timedelta(seconds=5),
