@@ -326,7 +326,20 @@ def test_a_killed_writer_leaves_no_object_under_a_final_name(tmp_path):
 
 def test_a_store_used_before_a_fork_server_child_works_in_it(store):
     store.put(b"from the parent")
-    child = multiprocessing.get_context("forkserver").Process(target=AudioStore.put, args=(store, b"from a child"))
+    # The fork server keeps the environment of its own start, which may lie before the S3 server's: the child sets today's.
+    code = "import os; os.environ.update(environment); store.put(data)"
+    given = {"store": store, "environment": dict(os.environ), "data": b"from a child"}
+    child = multiprocessing.get_context("forkserver").Process(target=exec, args=(code, given))
     child.start()
     child.join(30)
     assert child.exitcode == 0 and store.read(hash_of(b"from a child")) == b"from a child"
+
+
+def test_a_bucket_opens_without_an_endpoint_and_an_endpoint_is_obeyed(monkeypatch):
+    """The store's library refused the None that stood for "no endpoint set", so Amazon's own S3 could not be used at all."""
+    for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    assert "endpoint" not in AudioStore("s3://audio/prefix")._store.config
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    assert AudioStore("s3://audio/prefix")._store.config["endpoint"] == "http://127.0.0.1:1"
