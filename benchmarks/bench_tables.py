@@ -4,8 +4,8 @@
 
 Baselines in the same run: the ORM row by row, a Python loop over the formulas, `json.dumps` in a loop, the `csv` module, a
 bare DuckDB COPY. Each part runs in a process of its own, ours before the baseline, so that the memory printed is ours alone.
-Ratios are of this process's CPU time, which counts all of its threads and no neighbour; of wall time for the ingest, where the
-server works too. Exits with 1 where a floor or an output is missed.
+Ratios are of this process's CPU time, which counts all of its threads and no neighbour (exports: the best of three runs each); of
+wall time for the ingest, where the server works too. Exits with 1 where a floor or an output is missed.
 """
 
 import argparse
@@ -40,6 +40,7 @@ from keeptake.records import Accepted, identity, read_record
 
 FLOORS = {"ingest": 20.0, "scoring": 5.0, "jsonl": 10.0, "csv": 15.0, "parquet": 0.8}
 MAX_MEMORY_MB = 1000.0
+BEST_OF = 3  # the first touch of memory that the machine has given away costs up to twice the work, whoever comes first
 INGEST_ROWS, INGEST_BATCH, ORM_ROWS = 20_000, 1000, 2000
 FIRST = "2026-01-01T00:00:00Z"
 
@@ -152,17 +153,16 @@ def duckdb_copy(rows: pl.DataFrame, path: Path) -> None:
 
 
 def export(kind: str, count: int) -> tuple[float, float, bool]:
-    """Write the rows twice; ratio of wall times, our peak memory in MB, whether both files say the same."""
+    """Write the rows by both; ratio of the best CPU times, our peak memory in MB, whether both files say the same."""
     ours, baseline = {"jsonl": (write_jsonl, json_loop), "csv": (write_csv, csv_loop), "parquet": (write_parquet, duckdb_copy)}[
         kind
     ]
     with tempfile.TemporaryDirectory() as folder:
         mine, theirs = Path(folder) / "mine", Path(folder) / "theirs"
         rows = takes(count)
-        ours(rows.head(1000), mine)  # what is loaded at a first call is not what is measured
-        our_s, _ = timed(lambda: ours(rows, mine))
+        our_s = min(timed(lambda: ours(rows, mine))[0] for _ in range(BEST_OF))
         memory_mb = peak_mb()
-        their_s, _ = timed(lambda: baseline(rows, theirs))
+        their_s = min(timed(lambda: baseline(rows, theirs))[0] for _ in range(BEST_OF))
         is_same = pl.read_parquet(mine).equals(pl.read_parquet(theirs)) if kind == "parquet" else digest(mine) == digest(theirs)
         print(
             f"{kind}: {count:,} rows, {mine.stat().st_size / 1e6:.0f} MB: ours {our_s:.2f} s, {baseline.__name__} {their_s:.2f} s"
