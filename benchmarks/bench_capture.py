@@ -389,7 +389,7 @@ def download(port: int, key: str) -> int:
 def main() -> int:
     """Run the benchmarks and hold them against their floors."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=200_000)
+    parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--calls", type=int, default=1500)
     parser.add_argument("--only", choices=("saves", "export"))
     given = parser.parse_args()

@@ -1,9 +1,9 @@
 """Whole exports, written by Postgres itself and read in large pieces: the original's JSONL and CSV lines.
 
 All is read in one transaction, and with it in one snapshot; the server writes the final text of a line, and we pass its bytes on
-without looking at them: a line never becomes a Python string. JSON stays raw in COPY's CSV form because its quote and delimiter
-are control characters, which JSON text never holds. The first rows come through index lookups, so that the first byte waits for
-no sort and no hash table; the rest through hash tables, in the order in which the table keeps it.
+without looking at them: a line never becomes a Python string. JSON comes in COPY's binary form, which looks for nothing to quote:
+each message is a row of one field behind a prefix of fixed length. The first rows come through index lookups, so that the first
+byte waits for no sort and no hash table; the rest through hash tables, in the order in which the table keeps it.
 
 Belongs here: the text of exports and the reading of a COPY. Does not: HTTP, compression (`capture/exporting.py`).
 """
@@ -11,8 +11,8 @@ Belongs here: the text of exports and the reading of a COPY. Does not: HTTP, com
 import select
 import threading
 import time
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import psycopg
 from psycopg import pq, sql
@@ -27,11 +27,12 @@ AT_ONCE = 2  # exports of one key
 _NAMESPACE = 0x4B58
 
 # RFC 3339 behind its opening quote, with milliseconds where there is a fraction: one microsecond more keeps zeros at the end from
-# being left out. The session's time zone is UTC; to_char and naming the zone cost four times and twice as much.
+# being left out. The session's time zone is UTC; to_char and date_trunc read a format or a name in every row: twice the cost.
 _STAMP = "g.created_at::timestamp"
+_BINNED = f"date_bin('1 {{}}', {_STAMP}, '2000-01-01')"
 _QUOTED_TIME = (
-    f"CASE WHEN date_trunc('second', {_STAMP}) = {_STAMP} THEN left(to_json({_STAMP})::text, 20)"
-    f" ELSE left(to_json(date_trunc('milliseconds', {_STAMP}) + interval '1 microsecond')::text, 24) END"
+    f"CASE WHEN {_BINNED.format('second')} = {_STAMP} THEN left(to_json({_STAMP})::text, 20)"
+    f" ELSE left(to_json({_BINNED.format('millisecond')} + interval '1 microsecond')::text, 24) END"
 )
 _TIME = f"substr({_QUOTED_TIME}, 2) || 'Z'"
 # As claimed, else as measured, else as asked for; text, so that 30 prints as 30.
@@ -45,6 +46,7 @@ _FROM = """
     LEFT JOIN features f ON f.audio_sha256 = g.audio_sha256
 """
 HEAD_ROWS = 500
+_BINARY_HEADER, _BINARY_PREFIX = 19, 6  # bytes before the first row; before the text of a row of one field
 _BOUNDARY = f"coalesce((SELECT id FROM generations ORDER BY id OFFSET {HEAD_ROWS} LIMIT 1), {2**63 - 1})"
 _QUIET = "SET LOCAL timezone = 'UTC'; SET LOCAL jit = off; SET LOCAL max_parallel_workers_per_gather = 0;"
 # The head by index lookups, which answer at once; the rest by hash tables, which cost a third less and take a moment to build.
@@ -55,10 +57,22 @@ _SETTINGS = (
 
 
 class _Literal(str):
-    """Text of a line that is the same in every row; anything else in a line is an expression."""
+    """Text of a line that is the same in every row."""
 
 
-Pieces = list[str]
+class _Choice(NamedTuple):
+    """Text of a line that depends on whether an expression is true, false or null."""
+
+    expression: str
+    texts: tuple[str, str, str]
+
+    def between(self, before: str, after: str) -> "_Choice":
+        yes, no, unknown = (f"{before}{text}{after}" for text in self.texts)
+        return _Choice(self.expression, (yes, no, unknown))
+
+
+Piece = str | _Choice  # any other text is an expression
+Pieces = list[Piece]
 
 
 def _json(expression: str) -> Pieces:
@@ -70,10 +84,10 @@ def _bare(expression: str) -> Pieces:
 
 
 def _truth(expression: str) -> Pieces:
-    return [f"CASE {expression} WHEN true THEN 'true' WHEN false THEN 'false' ELSE 'null' END"]
+    return [_Choice(expression, ("true", "false", "null"))]
 
 
-def _object(fields: dict[str, Pieces]) -> Pieces:
+def _object(fields: Mapping[str, Pieces]) -> Pieces:
     """Pieces that read as a JSON object once joined."""
     pieces: Pieces = []
     for at, (name, value) in enumerate(fields.items()):
@@ -85,11 +99,22 @@ def _joined(pieces: Pieces) -> str:
     """The pieces as one expression with as few joins as they allow, in halves: each join copies what it joins."""
     merged: Pieces = []
     for piece in pieces:
-        if isinstance(piece, _Literal) and merged and isinstance(merged[-1], _Literal):
-            merged[-1] = _Literal(merged[-1] + piece)
+        last = merged[-1] if merged else None
+        if isinstance(piece, _Literal) and isinstance(last, _Literal):
+            merged[-1] = _Literal(last + piece)
+        elif isinstance(piece, _Literal) and isinstance(last, _Choice):
+            merged[-1] = last.between("", piece)
+        elif isinstance(piece, _Choice) and isinstance(last, _Literal):
+            merged[-1] = piece.between(last, "")
         else:
             merged.append(piece)
-    return _halved([f"'{piece}'" if isinstance(piece, _Literal) else f"({piece})" for piece in merged])
+    return _halved([_sql(piece) for piece in merged])
+
+
+def _sql(piece: Piece) -> str:
+    if isinstance(piece, _Choice):
+        return "CASE {} WHEN true THEN '{}' WHEN false THEN '{}' ELSE '{}' END".format(piece.expression, *piece.texts)
+    return f"'{piece}'" if isinstance(piece, _Literal) else f"({piece})"
 
 
 def _halved(texts: list[str]) -> str:
@@ -103,8 +128,8 @@ _HEARD = {
     "has_vocals": _truth("f.has_vocals"),
     "loudness_lufs": _bare("f.loudness_lufs::text"),
 }
-_UNHEARD = "".join(_object({name: [_Literal("null")] for name in _HEARD}))
-_METADATA = {
+_UNHEARD = "{" + ", ".join(f'"{name}": null' for name in _HEARD) + "}"
+_METADATA: Mapping[str, Pieces] = {
     "generation_id": [_Literal('"'), "g.generation_id", _Literal('"')],  # nothing in its alphabet needs escaping
     "provider": _json("g.provider"),
     "model_used": _json("g.model_used"),
@@ -119,17 +144,14 @@ QUALITY_SCALES = {"unit": "g.quality_score", "rating": "g.rating"}
 
 
 def _line(scale: str) -> str:
-    return _joined(
-        _object(
-            {
-                "prompt": _json("coalesce(g.ai_enhanced_prompt, g.user_prompt)"),
-                "audio_url": _json("g.audio_url"),
-                "duration": _bare(_DURATION),
-                "metadata": _object(_METADATA),
-                "quality_score": _bare(f"{QUALITY_SCALES[scale]}::text"),
-            }
-        )
-    )
+    fields = {
+        "prompt": _json("coalesce(g.ai_enhanced_prompt, g.user_prompt)"),
+        "audio_url": _json("g.audio_url"),
+        "duration": _bare(_DURATION),
+        "metadata": _object(_METADATA),
+        "quality_score": _bare(f"{QUALITY_SCALES[scale]}::text"),
+    }
+    return _joined([*_object(fields), _Literal("\n")])
 
 
 CSV_COLUMNS = {
@@ -182,18 +204,17 @@ def _rows(columns: str, provider: str | None, least_quality: float | None, *, pa
     return sql.SQL("SELECT ") + sql.SQL(columns) + sql.SQL(f"{_FROM} WHERE ") + where
 
 
-def _parts(columns: str, provider: str | None, least_quality: float | None, *options: str) -> tuple[bytes, ...]:
-    """COPY of the head, in order, and COPY of the rest, each with its own further option."""
+def _parts(columns: str, provider: str | None, least_quality: float | None, *formats: str) -> tuple[bytes, ...]:
+    """COPY of the head, in order, and COPY of the rest, each in its own format."""
     head = _rows(columns, provider, least_quality, part=f"g.id <= {_BOUNDARY}") + sql.SQL(" ORDER BY g.id")
     rest = _rows(columns, provider, least_quality, part=f"g.id > {_BOUNDARY}")
-    copy = "COPY ({}) TO STDOUT (FORMAT csv%s)"
-    return tuple(sql.SQL(copy % option).format(rows).as_bytes() for rows, option in zip((head, rest), options, strict=True))
+    copy = "COPY ({}) TO STDOUT (FORMAT %s)"
+    return tuple(sql.SQL(copy % form).format(rows).as_bytes() for rows, form in zip((head, rest), formats, strict=True))
 
 
 def jsonl_queries(*, provider: str | None = None, least_quality: float | None = None, scale: str = "unit") -> tuple[bytes, ...]:
     """COPYs of the original's training lines."""
-    raw = ", QUOTE E'\\x01', DELIMITER E'\\x02'"
-    return _parts(_line(scale), provider, least_quality, raw, raw)
+    return _parts(_line(scale), provider, least_quality, "binary", "binary")
 
 
 def csv_queries(
@@ -206,7 +227,7 @@ def csv_queries(
     """COPYs of the original's CSV, nine columns and then the ones of `MORE_CSV_COLUMNS` that are asked for."""
     columns = CSV_COLUMNS | {name: MORE_CSV_COLUMNS[name] for name in more_columns}
     cells = ", ".join(_cell(name, expression, is_excel_safe=is_excel_safe) for name, expression in columns.items())
-    return _parts(cells, provider, least_quality, ", HEADER", "")
+    return _parts(cells, provider, least_quality, "csv, HEADER", "csv")
 
 
 def arrow_query(*, provider: str | None = None, least_quality: float | None = None) -> str:
@@ -284,6 +305,8 @@ class CopyReader:
         result = self._result(DEADLINE_S if self._first else PAUSE_S)
         if result is None or result.status != pq.ExecStatus.COPY_OUT:
             raise LedgerUnavailableError(f"an export did not start: {_state(result)}")
+        self._prefix = _BINARY_PREFIX if result.binary_tuples else 0
+        self._skipped = _BINARY_HEADER + _BINARY_PREFIX if result.binary_tuples else 0
 
     def read(self) -> bytes:
         """Return the next piece, at most a line more than `PIECE_BYTES`; empty at the end.
@@ -302,10 +325,12 @@ class CopyReader:
         size = 0
         try:
             while size < PIECE_BYTES:
-                length, line = pgconn.get_copy_data(1)
+                length, message = pgconn.get_copy_data(1)
                 if length > 0:
-                    lines.append(line)
-                    size += length
+                    if line := message[self._skipped :]:  # nothing is left of the binary form's last message
+                        lines.append(line)
+                        size += length
+                    self._skipped = self._prefix
                 elif length == 0:
                     if lines and self._first:
                         break  # the first piece goes out as soon as there is something
