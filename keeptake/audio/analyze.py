@@ -17,7 +17,9 @@ from typing import Any, Literal, Protocol, TypeVar
 import numpy as np
 import soxr
 
+from keeptake.audio.danceability import danceability
 from keeptake.audio.defects import DefectMeter
+from keeptake.audio.energy import energy
 from keeptake.audio.frontend import LONG_HOP, SHORT_HOP, Frontend, MonoTake, even_blocks, listen, mono_mix
 from keeptake.audio.frontend import SAMPLE_RATE_HZ as HEARD_RATE_HZ
 from keeptake.audio.hum import mains_hum
@@ -34,9 +36,9 @@ from keeptake.errors import AudioReason, AudioRefusedError, ConfigurationError
 
 # Raised when a part's values change: only that part is then stale, and done again.
 PART_VERSIONS: dict[str, str] = {
-    "rhythm": "2",
+    "rhythm": "3",
     "tonal": "3",
-    "spectrum": "2",
+    "spectrum": "3",
     "loudness": "1",
     "defects": "2",
     "vocals": "1",
@@ -324,7 +326,8 @@ def _hear_spectrum(take: _Take) -> Answer:
     if reason := take.null_reason(SHORTEST_S):
         return None, reason
     limit_hz = None if take.bandwidth is None else take.bandwidth.limit_hz()
-    return timbre(take.frontend) | {"bandwidth_limit_hz": limit_hz} | mains_hum(take.frontend.long), None
+    limited = {"bandwidth_limit_hz": limit_hz}
+    return timbre(take.frontend) | energy(take.frontend.mono) | limited | mains_hum(take.frontend.long), None
 
 
 def _hear_loudness(take: _Take) -> Answer:
@@ -341,8 +344,12 @@ def _hear_defects(take: _Take) -> Answer:
 
 
 def _hear_rhythm(take: _Take) -> Answer:
-    reason = take.null_reason(SHORTEST_S)
-    return (None, reason) if reason else take.rhythm
+    if reason := take.null_reason(SHORTEST_S):
+        return None, reason
+    values, reason = take.rhythm
+    if values is None:
+        return None, reason
+    return values | {"danceability": danceability(take.frontend.mono, sample_rate_hz=HEARD_RATE_HZ)}, None
 
 
 def _hear_vocals(take: _Take) -> Answer:
