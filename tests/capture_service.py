@@ -84,7 +84,7 @@ def running(ledger, folder, *, has_key=True, **more):
     """A service in a thread."""
     app = create_app(settings_for(folder, **more), database_url=ledger.url)
     config = uvicorn.Config(
-        app, host="127.0.0.1", port=0, http=ProblemProtocol, access_log=False, log_config=None, timeout_graceful_shutdown=1
+        app, host="127.0.0.1", port=0, http=ProblemProtocol, access_log=False, log_config=None, timeout_graceful_shutdown=5
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
