@@ -1,5 +1,6 @@
 """Exports to the byte, read back by the tools that will read them; streams that fail, are left, or crawl."""
 
+import asyncio
 import csv
 import gzip
 import io
@@ -17,6 +18,7 @@ import psutil
 import pytest
 
 from keeptake.capture.app import PREFIX
+from keeptake.capture.exporting import Exporter
 from keeptake.ledger.exports import CopyReader
 from keeptake.ledger.keys import SCOPES, create_key
 
@@ -174,7 +176,9 @@ def many(service):
 
 
 def exporting_backends(service):
-    return service.query("SELECT pid FROM pg_stat_activity WHERE query LIKE 'COPY%%' AND state = 'active'")
+    """Also between an export's two COPYs: once none was active just then, and a test failed with its connection open."""
+    exporting = "query LIKE 'COPY%%' OR query LIKE 'SET LOCAL timezone%%'"
+    return service.query(f"SELECT pid FROM pg_stat_activity WHERE state <> 'idle' AND ({exporting}) AND pid <> pg_backend_pid()")
 
 
 def begin_export(service, path="/export/jsonl"):
@@ -190,9 +194,9 @@ def begin_export(service, path="/export/jsonl"):
 
 def leave_an_export(service, within_s):
     """Begin an export, go away, and say whether Postgres ended it in time."""
-    connection = begin_export(service)
-    assert len(exporting_backends(service)) == 1
-    connection.close()
+    with begin_export(service):
+        backends = exporting_backends(service)
+    assert len(backends) == 1
     ends_s = time.monotonic() + within_s
     while exporting_backends(service):
         if time.monotonic() > ends_s:
@@ -218,13 +222,12 @@ def test_control_an_export_that_ignores_who_goes_away_keeps_its_cursor(many, mon
 
 
 def test_a_failure_midway_is_visible_to_the_client(many):
-    connection = begin_export(many)
-    ((pid,),) = exporting_backends(many)
-    many.query("SELECT pg_terminate_backend(%s)", pid)
-    received = b""
-    while piece := connection.recv(1 << 20):
-        received += piece
-    connection.close()
+    with begin_export(many) as connection:
+        ((pid,),) = exporting_backends(many)
+        many.query("SELECT pg_terminate_backend(%s)", pid)
+        received = b""
+        while piece := connection.recv(1 << 20):
+            received += piece
     assert not received.endswith(b"0\r\n\r\n")  # the last chunk of a whole answer
     with many.client.stream("GET", f"{PREFIX}/export/jsonl", headers={"Accept-Encoding": "identity"}) as answer:
         pieces = answer.iter_raw()
@@ -239,11 +242,10 @@ def test_a_failure_midway_is_visible_to_the_client(many):
 
 
 def test_control_a_whole_export_ends_with_the_last_chunk(many):
-    connection = begin_export(many)
     tail = b""
-    while not tail.endswith(b"0\r\n\r\n") and (piece := connection.recv(1 << 20)):
-        tail = (tail + piece)[-16:]
-    connection.close()
+    with begin_export(many) as connection:
+        while not tail.endswith(b"0\r\n\r\n") and (piece := connection.recv(1 << 20)):
+            tail = (tail + piece)[-16:]
     assert tail.endswith(b"0\r\n\r\n")
 
 
@@ -380,3 +382,30 @@ def test_the_client_reads_a_whole_export_and_notices_a_broken_one(many):
         with pytest.raises(UnavailableError, match="begin it again"):
             for _ in lines:
                 pass
+
+
+def test_an_export_that_outlives_its_service_is_closed():
+    """At a shutdown the threads were gone before the stream: its connection stayed open, and the server's cursor with it."""
+
+    class Reader:
+        rows, done = 0, ()
+
+        def read(self):
+            return b"{}\n"
+
+        def break_off(self):
+            self.done += ("broken off",)
+
+        def close(self):
+            self.done += ("closed",)
+
+    async def leave_half_read(exporter, reader):
+        pieces = exporter._pieces(reader, "jsonl", is_zipped=False)
+        assert await anext(pieces) == b"{}\n"
+        exporter.close()
+        await pieces.aclose()
+
+    reader, exporter = Reader(), Exporter()
+    exporter._running = 1
+    asyncio.run(leave_half_read(exporter, reader))
+    assert reader.done == ("broken off", "closed")

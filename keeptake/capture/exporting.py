@@ -89,11 +89,17 @@ class Exporter:
             log_fault(fault)
             raise BrokenExportError(f"a {kind} export broke off after {reader.rows} rows") from None
         finally:
-            # Without waiting: this also runs when the client has gone and we are being cancelled.
             self._running -= 1
             metrics.export_rows.labels(kind).inc(reader.rows)
-            reader.break_off()
-            loop.run_in_executor(self._threads, reader.close)
+            self._end(reader)
+
+    def _end(self, reader: Reader) -> None:
+        """Without waiting: this also runs when the client has gone and we are being cancelled."""
+        reader.break_off()
+        try:
+            self._threads.submit(reader.close)
+        except RuntimeError:  # the service ends, and its threads have ended before this export
+            reader.close()
 
     def close(self) -> None:
         """End its threads."""
