@@ -28,6 +28,7 @@ from keeptake.errors import ConfigurationError, DamagedObjectError, KeeptakeErro
 CHUNK_BYTES = 1 << 20
 _HASH = re.compile(r"[0-9a-f]{64}")
 _OTHER_BYTES = "{} holds other bytes than were put: restore it from a backup, or fetch its takes again"
+_REFUSALS = ("403 Forbidden", "404 Not Found", "Permission denied", "Read-only file system")
 _ENDPOINTS = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3")
 
 
@@ -297,7 +298,8 @@ def hash_of(source: Path | bytes) -> str:
 
 
 def _is_refusal(error: Exception) -> bool:
-    # A refused listing comes as a generic error; only its text tells. A name that is missing here is the bucket's.
+    # A refused listing, or a folder that may not be made, comes as a generic error; only its text tells. A name that is missing
+    # here is the bucket's.
     kinds = (
         exceptions.PermissionDeniedError,
         exceptions.UnauthenticatedError,
@@ -305,7 +307,7 @@ def _is_refusal(error: Exception) -> bool:
         NotADirectoryError,
         FileNotFoundError,
     )
-    return isinstance(error, kinds) or "403 Forbidden" in str(error) or "404 Not Found" in str(error)
+    return isinstance(error, kinds) or any(text in str(error) for text in _REFUSALS)
 
 
 def _short(error: Exception) -> str:
