@@ -62,8 +62,7 @@ def write_jsonl(rows: pl.DataFrame, path: Path) -> None:
     line = _training_line(rows)
     with path.open("wb") as file:
         for part in rows.iter_slices(SLICE_ROWS):
-            _, _, text = part.select(line).to_series().to_arrow(compat_level=pl.CompatLevel.oldest()).buffers()
-            file.write(text or b"")
+            file.write(_bytes(part.select(line).to_series()))
 
 
 def write_csv(rows: pl.DataFrame, path: Path, *, is_excel_safe: bool = True) -> None:
@@ -111,7 +110,7 @@ def _training_line(rows: pl.DataFrame) -> pl.Expr:
         "heard": _object(heard),
     }
     line: dict[str, Pieces] = {
-        "prompt": ['"', prompt, '"'],
+        "prompt": _text(rows["user_prompt"], prompt),
         "audio_url": _text(rows["audio_url"], _escaped(rows["audio_url"])),
         "duration": _number("duration_s"),
         "metadata": _object(metadata),
@@ -149,12 +148,17 @@ def _text(column: pl.Series, text: pl.Expr | None = None) -> Pieces:
 
 def _escaped(column: pl.Series) -> pl.Expr:
     """As few replacements as the texts need: looking at the bytes at once costs a tenth of looking into every text."""
-    _, _, data = column.to_arrow(compat_level=pl.CompatLevel.oldest()).buffers()
-    has_control = np.frombuffer(data or b"", np.uint8).min(initial=0xFF) < 0x20
+    has_control = np.frombuffer(_bytes(column), np.uint8).min(initial=0xFF) < 0x20
     text = pl.col(column.name)
     if has_control or column.str.contains("\\", literal=True).any():
         return text.str.replace_many(_ESCAPED)
     return text.str.replace_all('"', _ESCAPED['"'], literal=True) if column.str.contains('"', literal=True).any() else text
+
+
+def _bytes(column: pl.Series) -> memoryview:
+    """All texts of a column, one behind the other, without a copy of any."""
+    _, _, data = column.to_arrow(compat_level=pl.CompatLevel.oldest()).buffers()
+    return memoryview(data or b"")
 
 
 def _bare(name: str) -> Pieces:

@@ -12,7 +12,7 @@ import select
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import psycopg
 from psycopg import pq, sql
@@ -57,22 +57,10 @@ _SETTINGS = (
 
 
 class _Literal(str):
-    """Text of a line that is the same in every row."""
+    """Text of a line that is the same in every row; anything else in a line is an expression."""
 
 
-class _Choice(NamedTuple):
-    """Text of a line that depends on whether an expression is true, false or null."""
-
-    expression: str
-    texts: tuple[str, str, str]
-
-    def between(self, before: str, after: str) -> "_Choice":
-        yes, no, unknown = (f"{before}{text}{after}" for text in self.texts)
-        return _Choice(self.expression, (yes, no, unknown))
-
-
-Piece = str | _Choice  # any other text is an expression
-Pieces = list[Piece]
+Pieces = list[str]
 
 
 def _json(expression: str) -> Pieces:
@@ -84,7 +72,7 @@ def _bare(expression: str) -> Pieces:
 
 
 def _truth(expression: str) -> Pieces:
-    return [_Choice(expression, ("true", "false", "null"))]
+    return [f"CASE {expression} WHEN true THEN 'true' WHEN false THEN 'false' ELSE 'null' END"]
 
 
 def _object(fields: Mapping[str, Pieces]) -> Pieces:
@@ -99,22 +87,11 @@ def _joined(pieces: Pieces) -> str:
     """The pieces as one expression with as few joins as they allow, in halves: each join copies what it joins."""
     merged: Pieces = []
     for piece in pieces:
-        last = merged[-1] if merged else None
-        if isinstance(piece, _Literal) and isinstance(last, _Literal):
-            merged[-1] = _Literal(last + piece)
-        elif isinstance(piece, _Literal) and isinstance(last, _Choice):
-            merged[-1] = last.between("", piece)
-        elif isinstance(piece, _Choice) and isinstance(last, _Literal):
-            merged[-1] = piece.between(last, "")
+        if isinstance(piece, _Literal) and merged and isinstance(merged[-1], _Literal):
+            merged[-1] = _Literal(merged[-1] + piece)
         else:
             merged.append(piece)
-    return _halved([_sql(piece) for piece in merged])
-
-
-def _sql(piece: Piece) -> str:
-    if isinstance(piece, _Choice):
-        return "CASE {} WHEN true THEN '{}' WHEN false THEN '{}' ELSE '{}' END".format(piece.expression, *piece.texts)
-    return f"'{piece}'" if isinstance(piece, _Literal) else f"({piece})"
+    return _halved([f"'{piece}'" if isinstance(piece, _Literal) else f"({piece})" for piece in merged])
 
 
 def _halved(texts: list[str]) -> str:
