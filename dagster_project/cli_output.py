@@ -2,9 +2,12 @@
 
 import json
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:  # rich is imported where a table is printed: most calls ask for JSON
+    from rich.table import Table
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, alone on stdout.")]
 
@@ -20,7 +23,6 @@ def print_rows(rows: Iterable[Mapping[str, Any]], as_json: bool, title: str) -> 
         for row in rows:
             print_json(row)
         return
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(title=title)
@@ -29,7 +31,17 @@ def print_rows(rows: Iterable[Mapping[str, Any]], as_json: bool, title: str) -> 
             for name in row:
                 table.add_column(name)
         table.add_row(*("" if value is None else str(value) for value in row.values()))
-    Console().print(table if table.columns else f"{title}: none")
+    show(table if table.columns else f"{title}: none")
+
+
+def show(table: "Table | str") -> None:
+    """Print what people read: all of it, as it is. A prompt's `[Chorus]` is no markup, and a long path is not cut off."""
+    from rich.console import Console
+    from rich.table import Table
+
+    for column in table.columns if isinstance(table, Table) else ():
+        column.overflow = "fold"
+    Console(markup=False, emoji=False).print(table)
 
 
 def flat(counts: Mapping[str, Any]) -> list[tuple[str, Any]]:

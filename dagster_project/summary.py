@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import polars as pl
-from rich.console import Console
 from rich.table import Table
+
+from dagster_project.cli_output import show
 
 BARS = "▁▂▃▄▅▆▇█"
 TEMPO_TOLERANCE = 0.04  # as mir_eval's Accuracy1
@@ -48,7 +49,7 @@ def print_status(counts: Mapping[str, Any], *, by_day: list[int], by_tenth: list
         table.add_row(f"last {len(by_day)} days, today {by_day[-1]:,}", sparkline(by_day))
     if any(by_tenth):
         table.add_row("scores from 0 to 1", sparkline(by_tenth))
-    Console().print(table)
+    show(table)
 
 
 def tempo_verdict(asked_bpm: float, heard_bpm: float | None) -> str:
@@ -94,7 +95,7 @@ def print_demo(
     table.add_row("published", f"{published['name']} {published['version']}: {_line(published['rows'])}")
     table.add_row("the dataset lies in", str(published["path"]))
     table.add_row("look at it in the Dagster UI", "make up")
-    Console().print(table)
+    show(table)
 
 
 def _line(counts: Mapping[str, int]) -> str:
@@ -107,7 +108,7 @@ def print_story(story: Mapping[str, Any]) -> None:
     for chapter, told in story.items():
         if chapter != "generation_id":
             table.add_row(chapter.replace("_", " "), _told(told))
-    Console().print(table)
+    show(table)
 
 
 def _told(value: Any, indent: str = "") -> str:  # noqa: ANN401 -- any JSON value

@@ -1,0 +1,35 @@
+"""Tables for people hold texts of users whole and as they are."""
+
+import polars as pl
+
+from dagster_project.cli_output import print_rows
+from dagster_project.summary import print_demo, print_story
+
+PROMPT = "[Verse] dark :smile: [/Verse] [bold]trap"
+
+
+def cells(printed):
+    """What stands between the lines of a table, without its folds."""
+    return "".join(line.strip("│ ").rpartition("│")[2].strip() for line in printed.splitlines() if "│" in line)
+
+
+def test_a_prompt_with_sections_is_printed_as_it_is(capsys, monkeypatch):
+    """Suno's section tags were read as markup: `[/Verse]` broke `keeptake explain` off with a traceback."""
+    monkeypatch.setenv("COLUMNS", "100")
+    print_story({"generation_id": "g", "captured": {"prompt": PROMPT}})
+    print_rows([{"prompt": PROMPT}], False, "Takes")
+    print_rows([], False, "Takes of [/nobody]")
+    printed = capsys.readouterr().out
+    assert printed.count(PROMPT) == 2
+    assert "Takes of [/nobody]: none" in printed
+
+
+def test_where_the_dataset_lies_is_told_to_the_end(capsys, monkeypatch):
+    """The path in the demo's summary ended in an ellipsis where the terminal was narrow: nobody could go there."""
+    monkeypatch.setenv("COLUMNS", "60")
+    path = "/home/somebody/with/a/long/path/.keeptake/datasets/everything-good/v1-0eac108c8c98"
+    pairs = pl.DataFrame(schema={"bpm_asked": pl.String, "tempo_bpm": pl.Float64, "key_asked": pl.String, "key": pl.String})
+    counts = {"generations": 1, "audio": {}, "audio_reasons": {}, "analyzed": 1, "embedded": 1, "scored": 1}
+    published = {"name": "everything-good", "version": "v1", "path": path, "rows": {"train": 1}}
+    print_demo(counts, {"kept": 1}, pairs, published, 1.0)
+    assert path in cells(capsys.readouterr().out)
