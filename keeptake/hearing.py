@@ -236,7 +236,8 @@ def analysis_line(heard: FileHeard) -> dict[str, Any]:
     """Flatten one result to the line that `keeptake analyze` prints.
 
     `bpm` and `vocals` repeat `tempo_bpm` and `has_vocals` under the names that scoring scripts read. The name of a file is
-    printed as it was given, so that labels match when the command runs in the folder that their names are relative to.
+    printed as it was given, so that labels match when the command runs in the folder that their names are relative to. `parts`
+    holds everything that was heard, in the types of `keeptake.audio.record`.
 
     Parameters
     ----------
@@ -270,6 +271,6 @@ def analysis_line(heard: FileHeard) -> dict[str, Any]:
     }
     rest = {column: columns[column] for group in FEATURE_COLUMNS.values() for column in group if column not in promised}
     nulls = {name: part.reason for name, part in heard.parts.items() if part.status == "null"}
-    return (
-        promised | rest | {"detail": heard.detail, "null_parts": nulls, "cpu_s": None if heard.info is None else heard.info.cpu_s}
-    )
+    values = {name: part.values for name, part in heard.parts.items() if part.status == "ok"}
+    cpu_s = None if heard.info is None else heard.info.cpu_s
+    return promised | rest | {"detail": heard.detail, "null_parts": nulls, "cpu_s": cpu_s, "parts": values}

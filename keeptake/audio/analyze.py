@@ -25,6 +25,7 @@ from keeptake.audio.frontend import SAMPLE_RATE_HZ as HEARD_RATE_HZ
 from keeptake.audio.hum import mains_hum
 from keeptake.audio.loudness import SHORTEST_S as SHORTEST_LOUDNESS_S
 from keeptake.audio.loudness import LoudnessMeter
+from keeptake.audio.pitch import voiced_range
 from keeptake.audio.rhythm import rhythm
 from keeptake.audio.spectrum import BandwidthMeter, timbre
 from keeptake.audio.structure import structure
@@ -41,7 +42,7 @@ PART_VERSIONS: dict[str, str] = {
     "spectrum": "3",
     "loudness": "1",
     "defects": "2",
-    "vocals": "1",
+    "vocals": "2",
     "style": "1",
     "structure": "2",
 }
@@ -366,7 +367,7 @@ def _hear_vocals(take: _Take) -> Answer:
         speech_starts_s=speech.starts_s,
         duration_s=take.duration_s,
     )
-    return dict(values), None
+    return values | voiced_range(take.mono_16k, values["vocal_segments_s"], sample_rate_hz=NETWORK_RATE_HZ), None
 
 
 def _hear_style(take: _Take) -> Answer:

@@ -13,6 +13,7 @@ References
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -42,7 +43,7 @@ def vocals(
     speech_probability: np.ndarray,
     speech_starts_s: np.ndarray,
     duration_s: float,
-) -> dict[str, float | bool | list[list[float]]]:
+) -> dict[str, Any]:
     """Weigh both witnesses over a take.
 
     Parameters
