@@ -12,6 +12,8 @@ import dagster as dg
 import polars as pl
 import sqlalchemy as sa
 
+from keeptake.ledger.dictionary import meaning
+
 MAX_ROWS = 50
 SMALL = 0.1  # below, three decimals would lose digits that count
 _PUNCTUATION = re.compile(r"[!-/:-@\[-`{-~]")
@@ -79,12 +81,12 @@ def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str
 
 
 def schema_of(*tables: sa.Table) -> dg.TableSchema:
-    """Column schema of ledger tables, with their comments as descriptions."""
+    """Column schema of ledger tables, with what each column means."""
     columns = {
         column.name: dg.TableColumn(
             column.name,
             str(column.type).lower(),
-            description=column.comment,
+            description=meaning(column) or None,
             constraints=dg.TableColumnConstraints(nullable=bool(column.nullable)),
         )
         for table in tables

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
 from keeptake.audio.record import RECORDS, Values
-from keeptake.ledger.tables import metadata
+from keeptake.ledger.tables import MEANING, metadata
 
 _DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy leaves its dialects' constructors untyped
 _UNITS = {
@@ -30,7 +30,6 @@ _UNITS = {
     "_confidence": "0 to 1",
 }
 _BOUNDS = {"exclusiveMinimum": ">", "minimum": "≥", "maximum": "≤"}
-_HEARD = {name: field.description for record in RECORDS.values() for name, field in record.model_fields.items()}
 
 
 def data_dictionary() -> str:
@@ -45,18 +44,22 @@ def data_dictionary() -> str:
         parts += [f"## {table.name}", f"Key: {key}.", "\n".join(lines)]
     parts += [
         "## What an analysis says",
-        "In `analyses.result` of each part, and in `parts` of a line of `keeptake analyze`. A part that cannot be heard has a reason "
-        "instead.",
+        "In `analyses.result` of each part, and in `parts` of a line of `keeptake analyze`. "
+        "A part that cannot be heard has a reason instead.",
         *(text for part, record in RECORDS.items() for text in _part(part, record)),
     ]
     return "\n\n".join(parts) + "\n"
 
 
+def meaning(column: sa.Column[Any]) -> str:
+    """What a column holds, as far as its name does not say it."""
+    return column.comment or str(column.info.get(MEANING, ""))
+
+
 def _line(column: sa.Column[object]) -> str:
     kind = str(column.type.compile(_DIALECT)).lower()
-    heard = _HEARD.get(column.name, "") if column.table.name == "features" else ""
     points = [f"→ {key.target_fullname}" for key in column.foreign_keys]
-    what = "; ".join(filter(None, [column.comment or heard, _unit(column.name), *points])).replace("|", "\\|")
+    what = "; ".join(filter(None, [meaning(column), _unit(column.name), *points])).replace("|", "\\|")
     return f"| {column.name} | {kind} | {'yes' if column.nullable else 'no'} | {what} |"
 
 

@@ -7,11 +7,13 @@ bytes, in lower-case hex. Belongs here: the shape. Does not: queries (a file a t
 """
 
 from collections.abc import Iterable
+from typing import Any
 
 import sqlalchemy as sa
 from pgvector.sqlalchemy import HALFVEC
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, REAL
 
+from keeptake.audio.record import RECORDS
 from keeptake.errors import AudioReason, AudioStatus, GenerationStatus
 
 metadata = sa.MetaData(
@@ -27,6 +29,7 @@ metadata = sa.MetaData(
 Timestamp = sa.TIMESTAMP(timezone=True)
 Float: sa.Double[float] = sa.Double()
 now = sa.text("now()")
+MEANING = "meaning"  # key of a column's info, in place of a comment
 
 
 def _one_of(column: str, values: Iterable[str]) -> sa.CheckConstraint:
@@ -202,12 +205,12 @@ analyses = sa.Table(
 )
 
 
-def _number(name: str) -> sa.Column[float]:
-    return sa.Column(name, Float)
+_HEARD = {name: field.description for record in RECORDS.values() for name, field in record.model_fields.items()}
 
 
-def _flag(name: str) -> sa.Column[bool]:
-    return sa.Column(name, sa.Boolean)
+def _heard(name: str, kind: sa.types.TypeEngine[Any] | type[sa.types.TypeEngine[Any]] = Float) -> sa.Column[Any]:
+    # No comment in the database: the record's words may change without a migration.
+    return sa.Column(name, kind, info={MEANING: _HEARD[name]})
 
 
 features = sa.Table(
@@ -216,48 +219,48 @@ features = sa.Table(
     # The current analysis of an audio file, flat and typed: what scores, exports and filters read. Written with `analyses`.
     sa.Column("audio_sha256", sa.Text, sa.ForeignKey("audio.sha256", ondelete="CASCADE"), primary_key=True),
     sa.Column("versions", sa.Text, nullable=False, comment="part=version of every part, sorted"),
-    _number("duration_s"),
-    _number("tempo_bpm"),
-    _number("tempo_confidence"),
-    _number("rhythm_confidence"),
-    _number("tempo_stability"),
-    sa.Column("beats_per_bar", sa.SmallInteger),
-    _number("onset_rate_hz"),
-    _flag("has_tempo_change"),
-    sa.Column("key", sa.Text),
-    _number("key_confidence"),
-    _number("tuning_cents"),
-    _number("spectral_centroid_hz"),
-    _number("spectral_rolloff_hz"),
-    _number("spectral_bandwidth_hz"),
-    _number("spectral_flatness"),
-    _number("zero_crossing_rate"),
-    _number("bandwidth_limit_hz"),
-    _number("loudness_lufs"),
-    _number("loudness_range_lu"),
-    _number("true_peak_dbtp"),
-    _number("crest_factor_db"),
-    _number("dynamic_range"),
-    _number("no_clipping"),
-    _number("clipping_share"),
-    _number("silence_share"),
-    _number("dc_offset"),
-    _number("stereo_correlation"),
-    _flag("has_clipping"),
-    _flag("is_silent"),
-    _flag("has_dc_offset"),
-    _flag("is_antiphase"),
-    _flag("is_one_sided"),
-    _flag("has_abrupt_start"),
-    _flag("has_abrupt_end"),
-    _number("vocals_probability"),
-    _flag("has_vocals"),
-    _number("vocal_share"),
-    sa.Column("genre", sa.Text),
-    sa.Column("mood", sa.Text),
-    _flag("is_loop"),
-    sa.Column("loop_bars", sa.SmallInteger),
-    _number("seam_score"),
+    _heard("duration_s"),
+    _heard("tempo_bpm"),
+    _heard("tempo_confidence"),
+    _heard("rhythm_confidence"),
+    _heard("tempo_stability"),
+    _heard("beats_per_bar", sa.SmallInteger),
+    _heard("onset_rate_hz"),
+    _heard("has_tempo_change", sa.Boolean),
+    _heard("key", sa.Text),
+    _heard("key_confidence"),
+    _heard("tuning_cents"),
+    _heard("spectral_centroid_hz"),
+    _heard("spectral_rolloff_hz"),
+    _heard("spectral_bandwidth_hz"),
+    _heard("spectral_flatness"),
+    _heard("zero_crossing_rate"),
+    _heard("bandwidth_limit_hz"),
+    _heard("loudness_lufs"),
+    _heard("loudness_range_lu"),
+    _heard("true_peak_dbtp"),
+    _heard("crest_factor_db"),
+    _heard("dynamic_range"),
+    _heard("no_clipping"),
+    _heard("clipping_share"),
+    _heard("silence_share"),
+    _heard("dc_offset"),
+    _heard("stereo_correlation"),
+    _heard("has_clipping", sa.Boolean),
+    _heard("is_silent", sa.Boolean),
+    _heard("has_dc_offset", sa.Boolean),
+    _heard("is_antiphase", sa.Boolean),
+    _heard("is_one_sided", sa.Boolean),
+    _heard("has_abrupt_start", sa.Boolean),
+    _heard("has_abrupt_end", sa.Boolean),
+    _heard("vocals_probability"),
+    _heard("has_vocals", sa.Boolean),
+    _heard("vocal_share"),
+    _heard("genre", sa.Text),
+    _heard("mood", sa.Text),
+    _heard("is_loop", sa.Boolean),
+    _heard("loop_bars", sa.SmallInteger),
+    _heard("seam_score"),
     sa.Index("ix_features_key", "key"),
     sa.Index("ix_features_tempo_bpm", "tempo_bpm"),
     sa.Index("ix_features_genre", "genre"),
@@ -302,7 +305,7 @@ scaled_embeddings = sa.Table(
     # What search filters by, beside the vector, as it stood when the space was last renewed: joining costs more than comparing.
     sa.Column("genre", sa.Text),
     sa.Column("key", sa.Text),
-    _number("tempo_bpm"),
+    _heard("tempo_bpm"),
     sa.Column("user_ids", ARRAY(sa.Text), comment="of the takes with this audio"),
     sa.Column("providers", ARRAY(sa.Text), comment="of the takes with this audio"),
     sa.PrimaryKeyConstraint("audio_sha256", "scaler"),
