@@ -12,8 +12,6 @@ import dagster as dg
 import polars as pl
 import sqlalchemy as sa
 
-from keeptake.ledger.dictionary import meaning
-
 MAX_ROWS = 50
 SMALL = 0.1  # below, three decimals would lose digits that count
 _PUNCTUATION = re.compile(r"[!-/:-@\[-`{-~]")
@@ -86,7 +84,7 @@ def schema_of(*tables: sa.Table) -> dg.TableSchema:
         column.name: dg.TableColumn(
             column.name,
             str(column.type).lower(),
-            description=meaning(column) or None,
+            description=column.comment,
             constraints=dg.TableColumnConstraints(nullable=bool(column.nullable)),
         )
         for table in tables

@@ -24,6 +24,11 @@ def test_the_data_dictionary_is_written_from_the_code():
     assert PAGES["data-dictionary.md"] == data_dictionary(), "run `make docs`"
 
 
+def test_every_column_and_value_says_what_it_holds():
+    rows = [line.split("|") for line in data_dictionary().splitlines() if line.startswith("| ")]
+    assert [row[1].strip() for row in rows if not row[4].strip()] == []
+
+
 def test_every_command_is_documented():
     assert {name for name in commands() if f"keeptake {name}" not in PAGES["commands.md"]} == set()
 

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
 from keeptake.audio.record import RECORDS, Values
-from keeptake.ledger.tables import MEANING, metadata
+from keeptake.ledger.tables import metadata
 
 _DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy leaves its dialects' constructors untyped
 _UNITS = {
@@ -51,15 +51,10 @@ def data_dictionary() -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def meaning(column: sa.Column[Any]) -> str:
-    """What a column holds, as far as its name does not say it."""
-    return column.comment or str(column.info.get(MEANING, ""))
-
-
 def _line(column: sa.Column[object]) -> str:
     kind = str(column.type.compile(_DIALECT)).lower()
     points = [f"→ {key.target_fullname}" for key in column.foreign_keys]
-    what = "; ".join(filter(None, [meaning(column), _unit(column.name), *points])).replace("|", "\\|")
+    what = "; ".join(filter(None, [column.comment or "", _unit(column.name), *points])).replace("|", "\\|")
     return f"| {column.name} | {kind} | {'yes' if column.nullable else 'no'} | {what} |"
 
 

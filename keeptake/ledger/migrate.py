@@ -12,6 +12,7 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 
 from keeptake.ledger.connection import Ledger
+from keeptake.ledger.tables import metadata
 
 DAGSTER_SCHEMA = "dagster"
 _LOCK = 0x4B544D47  # one migration at a time, whoever starts it
@@ -52,4 +53,14 @@ def migrate(ledger: Ledger, revision: str = "head") -> str | None:
             command.downgrade(config, revision)
         else:
             command.upgrade(config, revision)
+        if revision == "head":
+            _comment(connection)
         return current_revision(connection)
+
+
+def _comment(connection: sa.Connection) -> None:
+    """Say in the database what every column holds, for whoever reads it with SQL; words are no shape, and need no revision."""
+    for table in metadata.sorted_tables:
+        for column in table.columns:
+            if column.comment:
+                connection.execute(sa.schema.SetColumnComment(column))
