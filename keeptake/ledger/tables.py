@@ -190,7 +190,11 @@ audio = sa.Table(
         "flags", ARRAY(sa.Text), nullable=False, server_default=sa.text("'{}'"), comment="legal oddities, as heard at decoding"
     ),
     sa.Column(
-        "measures", JSONB, nullable=False, server_default=sa.text("'{}'::jsonb"), comment="numbers of the proof: levels, lengths"
+        "measures",
+        JSONB,
+        nullable=False,
+        server_default=sa.text("'{}'::jsonb"),
+        comment="levels, clipping and stereo, measured while proving",
     ),
     sa.Column("stored_at", Timestamp, nullable=False, server_default=now),
     sa.Column("analysis_reason", sa.Text, comment="why it cannot be heard, where hearing failed for good"),
