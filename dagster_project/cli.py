@@ -8,7 +8,7 @@ wrong use or configuration, 3 a service is away, 4 somebody else holds it, 5 a d
 import logging
 import sys
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -198,6 +198,7 @@ def analyze(
 ) -> None:
     """Hear files and print a line of JSON for each; one that does not decode is a line with its reason."""
     from keeptake.hearing_files import analyze_files
+    from keeptake.progress import bar, to_log
     from keeptake.settings import settings
 
     chosen = settings()
@@ -209,8 +210,11 @@ def analyze(
         workers=chosen.workers,
         plot_dir=plot,
     )
-    for line in lines:  # JSON either way: an analysis has too many fields for a table
-        print_json(line)
+    listen = to_log(lambda line: None)
+    with nullcontext() if sys.stdout.isatty() else bar():  # on a terminal the lines themselves show how far it has come
+        for done, line in enumerate(lines, start=1):
+            print_json(line)  # JSON either way: an analysis has too many fields for a table
+            listen("analyze", done, len(files))
 
 
 def _heard_key(text: str) -> str:

@@ -38,7 +38,8 @@ def bar() -> Iterator[None]:
     global _terminal
     tasks: dict[str, TaskID] = {}
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True)) as shown:
+    # Left to itself the bar takes stdout over as well, and what a command answers there would end on stderr.
+    with Progress(*columns, console=Console(stderr=True), redirect_stdout=False) as shown:
 
         def listen(stage: str, done: int, total: int) -> None:
             if stage not in tasks:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pty
 import re
 import subprocess
 import sys
@@ -147,6 +148,19 @@ def test_analyze_prints_json_lines_and_needs_no_ledger(tmp_path, source):
     assert (heard["status"], page["status"], page["reason"]) == ("ok", "quarantined", "not-audio")
     assert heard["tempo_bpm"] == pytest.approx(96, rel=0.01)
     assert not (tmp_path / "pg").exists()
+
+
+def test_analyze_shows_on_a_terminal_how_far_it_has_come_and_keeps_its_lines_off_it(tmp_path, source):
+    """A bar takes stdout over where its stream is a terminal: the lines of `analyze FILES > lines` were about to end on it."""
+    ours, terminal = pty.openpty()
+    command = [sys.executable, "-m", "dagster_project.cli", "analyze", *map(str, sorted(source.glob("?.wav"))), "--no-networks"]
+    with (tmp_path / "lines").open("w") as out:
+        subprocess.run(command, env=environment(tmp_path) | {"TERM": "xterm"}, stdout=out, stderr=terminal, check=True)
+    os.close(terminal)
+    shown = os.read(ours, 1 << 16).decode()
+    os.close(ours)
+    assert "2/2" in shown and "tempo_bpm" not in shown
+    assert [json.loads(line)["status"] for line in (tmp_path / "lines").read_text().splitlines()] == ["ok", "ok"]
 
 
 @pytest.mark.parametrize(
