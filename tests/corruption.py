@@ -98,7 +98,7 @@ def corrupt_files(seed: int = 0) -> Iterator[tuple[str, bytes]]:
         yield f"claims-{claim}", wav(pcm, claimed=claim)
     for claim in (2, 200, 2000):
         yield f"admits-{claim}", wav(pcm, claimed=claim)
-    for place, value in ((0, np.nan), (5_000, np.inf), (-1, -np.inf)):
+    for place, value in ((0, np.nan), (5_000, np.inf), (-1, -np.inf), (9, 1e20)):
         floats = music(1.0, seed)[:, 0].copy()
         floats[place] = value
         yield f"holds-{value}", wav(floats.astype("<f4").tobytes(), bits=32, tag=3)

@@ -22,6 +22,7 @@ def takes(signals, name):
         "beat": lambda: beat,
         "quiet": lambda: 1e-4 * beat,
         "loud": lambda: 4 * beat,
+        "integers as floats": lambda: 2**31 * beat,
         "click": lambda: np.eye(1, RATE_HZ, 100, dtype=np.float32)[0],
         "noise": lambda: signals.white_noise(3.0, RATE_HZ),
         "sine": lambda: signals.sine(440, 8.0, RATE_HZ),
@@ -48,7 +49,20 @@ def check(part, values):
 @pytest.mark.parametrize(
     "name",
     [
-        *("beat", "quiet", "loud", "click", "noise", "sine", "square", "offset", "silence", "short", "one sample"),
+        *(
+            "beat",
+            "quiet",
+            "loud",
+            "integers as floats",
+            "click",
+            "noise",
+            "sine",
+            "square",
+            "offset",
+            "silence",
+            "short",
+            "one sample",
+        ),
         *("one side", "opposite sides", "song"),
     ],
 )

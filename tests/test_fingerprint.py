@@ -98,5 +98,6 @@ def test_refuses_what_is_not_one_channel_of_finite_samples():
         fingerprint(np.zeros((100, 2), np.float32), 22_050)
     with pytest.raises(InvalidAudioError, match="positive, got 0"):
         fingerprint(np.zeros(100, np.float32), 0)
-    with pytest.raises(InvalidAudioError, match="finite"):
-        fingerprint(np.array([0.0, np.nan], np.float32), 22_050)
+    for bad in (np.nan, 1e20):
+        with pytest.raises(InvalidAudioError, match="finite"):
+            fingerprint(np.array([0.0, bad], np.float32), 22_050)

@@ -20,6 +20,7 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
+from keeptake.audio.samples import HIGHEST_SAMPLE
 from keeptake.errors import InvalidAudioError
 
 FINGERPRINT_VERSION = "chroma48-1"
@@ -71,8 +72,8 @@ def fingerprint(mono: NDArray[np.float32], sample_rate_hz: int) -> Codes:
         raise InvalidAudioError(f"one channel is fingerprinted at a time, got samples of shape {mono.shape}")
     if sample_rate_hz <= 0:
         raise InvalidAudioError(f"a sampling rate is positive, got {sample_rate_hz} Hz")
-    if not np.isfinite(mono).all():
-        raise InvalidAudioError("samples must be finite, got NaN or infinity")
+    if not (np.abs(mono) <= HIGHEST_SAMPLE).all():
+        raise InvalidAudioError(f"samples must be finite and at most {HIGHEST_SAMPLE:g}, got NaN, infinity or more")
     chroma, power = _chroma(mono, sample_rate_hz)
     codes = code_words(chroma)
     if len(codes):

@@ -18,7 +18,8 @@ import scipy.fft
 import soxr
 from scipy.signal import get_window
 
-from keeptake.errors import AudioReason, AudioRefusedError, InvalidAudioError
+from keeptake.audio.samples import check_samples
+from keeptake.errors import InvalidAudioError
 
 SAMPLE_RATE_HZ = 22_050
 SHORT_FFT = 1024  # 46 ms: onsets, timbre
@@ -105,8 +106,8 @@ def even_blocks(blocks: Iterable[Floats], sample_rate_hz: int) -> Iterator[Float
         if channels not in (None, part.shape[1]):
             raise InvalidAudioError(f"the number of channels changed from {channels} to {part.shape[1]} within one file")
         channels = part.shape[1]
-        if not np.isfinite(part).all():
-            raise AudioRefusedError(AudioReason.NON_FINITE_SAMPLES, "the samples hold NaN or infinity; export the take anew")
+        if part.size:
+            check_samples(part)
         held.append(part)
         held_samples += len(part)
         while held_samples >= size:

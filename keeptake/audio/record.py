@@ -74,7 +74,7 @@ class Spectrum(Values):
     zero_crossing_rate: Share = Field(description="changes of sign a sample")
     mfcc_mean: list[float] = Field(min_length=20, max_length=20, description="mel cepstrum")
     mfcc_deviation: list[float] = Field(min_length=20, max_length=20, description="its standard deviation over time")
-    rms_energy: Share | None = Field(description="mean root mean square of a frame; null for less than a frame")
+    rms_energy: float | None = Field(ge=0, description="mean root mean square of a frame, full scale 1; null below a frame")
     low_energy_share: Share | None = Field(description="share of frames below that mean")
     bandwidth_limit_hz: Hertz | None = Field(description="where a codec or a model cut the top, else half the rate")
     hum_hz: float | None = Field(description="50 or 60, null without mains hum")

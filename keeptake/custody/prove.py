@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from keeptake.audio.samples import check_samples
 from keeptake.custody.decode import MAX_DURATION_S, MIN_DURATION_S, open_audio
 from keeptake.custody.lengths import check_length
 from keeptake.custody.probe import container_of
@@ -153,11 +154,7 @@ class _Tally:
         AudioRefusedError
             `non-finite-samples`.
         """
-        peak = float(max(block.max(), -block.min()))  # NaN and Inf survive both
-        if not np.isfinite(peak):
-            bad = int(np.count_nonzero(~np.isfinite(block)))
-            detail = f"{bad} NaN or infinite samples within the block at frame {self.frames}; render the take again"
-            raise AudioRefusedError(AudioReason.NON_FINITE_SAMPLES, detail)
+        peak = check_samples(block, at_frame=self.frames)
         self.frames += len(block)
         self.peak = max(self.peak, peak)
         self.sums += [column.sum(dtype=np.float64) for column in block.T]  # nine times as fast as over the rows
