@@ -141,13 +141,9 @@ def hear_one(item: ToHear) -> Heard:
 
 def embed_one(item: ToEmbed) -> Embedded:
     """Place one stored file."""
-    import soxr
-
-    from keeptake.custody.decode import decode
+    from keeptake.embedding.files import embed_file
 
     if _worker is None or _worker.embedder is None:
         raise RuntimeError("this process was not prepared by prepare_embedding")
     with _worker.store.as_file(item.sha256) as path:
-        samples, sample_rate_hz = decode(path)
-    mono = soxr.resample(samples.mean(axis=1), sample_rate_hz, _worker.embedder.sample_rate_hz)
-    return Embedded(item.sha256, _worker.embedder.embed([mono])[0])
+        return Embedded(item.sha256, embed_file(path, _worker.embedder))

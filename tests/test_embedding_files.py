@@ -31,3 +31,13 @@ def test_what_does_not_decode_is_refused(models, tmp_path):
 
     with pytest.raises(AudioRefusedError):
         vector_of_file(tmp_path / "page.wav", models)
+
+
+@pytest.mark.parametrize("bad", [np.nan, 1e30])
+def test_samples_of_no_sound_are_refused_and_not_searched_for(models, tmp_path, signals, bad):
+    """Once the sum of their squares was infinite, and the model placed a vector of NaN."""
+    sound = signals.sine(440, 4, 16_000)
+    sound[20_000:20_100] = bad
+    soundfile.write(tmp_path / "take.wav", sound, 16_000, subtype="FLOAT")
+    with pytest.raises(AudioRefusedError, match="100 samples that are NaN, infinite or beyond"):
+        vector_of_file(tmp_path / "take.wav", models)

@@ -24,7 +24,18 @@ INSIDE = {
     "errors": set(),
     "settings": {"errors"},
     "records": {"errors", "settings", "json_values"},
-    "embedding": {"embedding", "errors", "settings", "records", "model_store", "custody", "ledger", "stage", "audio_store"},
+    "embedding": {
+        "embedding",
+        "errors",
+        "settings",
+        "records",
+        "model_store",
+        "audio",
+        "custody",
+        "ledger",
+        "stage",
+        "audio_store",
+    },
 }
 HEAVY = ("torch", "torchaudio", "librosa", "transformers", "matplotlib", "onnxruntime", "numba")
 FORBIDDEN_NAMES = {"utils", "helpers", "common", "misc"}

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import soxr
 
+from keeptake.audio.samples import check_samples
 from keeptake.custody.decode import decode
 from keeptake.embedding.models import DEFAULT_MODEL, Embedder, load_embedder
 from keeptake.model_store import ModelStore
@@ -19,9 +20,10 @@ def embed_file(path: Path, embedder: Embedder) -> np.ndarray:
     Raises
     ------
     AudioRefusedError
-        If it does not decode.
+        If it does not decode, or its samples are no numbers of a sound.
     """
     samples, sample_rate_hz = decode(path)
+    check_samples(samples)
     vector: np.ndarray = embedder.embed([soxr.resample(samples.mean(axis=1), sample_rate_hz, embedder.sample_rate_hz)])[0]
     return vector
 
@@ -32,7 +34,7 @@ def vector_of_file(path: Path, models: Path, *, model: str = DEFAULT_MODEL) -> n
     Raises
     ------
     AudioRefusedError
-        If it does not decode.
+        As `embed_file`.
     ModelMissingError
         If the model is not on this machine.
     """
