@@ -17,6 +17,7 @@ from typing import Any, Literal, Protocol, TypeVar
 import numpy as np
 import soxr
 
+from keeptake.audio.copies import copies
 from keeptake.audio.danceability import danceability
 from keeptake.audio.defects import DefectMeter
 from keeptake.audio.energy import energy
@@ -44,7 +45,7 @@ PART_VERSIONS: dict[str, str] = {
     "defects": "2",
     "vocals": "2",
     "style": "1",
-    "structure": "2",
+    "structure": "3",
 }
 REASONS = ("too-short", "silent", "non-finite-samples", "atonal", "single-pitch", "nothing-periodic", "no-networks")
 
@@ -384,7 +385,10 @@ def _hear_structure(take: _Take) -> Answer:
     if reason := take.null_reason(SHORTEST_S):
         return None, reason
     rhythm_values, _ = take.rhythm
-    return structure(take.frontend.mel, frame_rate_hz=FRAME_RATE_HZ, duration_s=take.duration_s, rhythm=rhythm_values)
+    values, reason = structure(take.frontend.mel, frame_rate_hz=FRAME_RATE_HZ, duration_s=take.duration_s, rhythm=rhythm_values)
+    if values is None:
+        return None, reason
+    return values | copies(take.frontend.mono, sample_rate_hz=HEARD_RATE_HZ), None
 
 
 _PARTS: dict[str, Callable[[_Take], Answer]] = {

@@ -33,6 +33,14 @@ class Span(Values):
     label: str
 
 
+class Copy(Values):
+    """A piece that was pasted again."""
+
+    start_s: Seconds
+    end_s: Seconds
+    lag_s: Seconds
+
+
 class Rhythm(Values):
     """Null for what has no pulse."""
 
@@ -152,6 +160,8 @@ class Structure(Values):
     is_loop: bool | None = Field(description="plays round; null without a pulse")
     loop_bars: int | None = Field(ge=1, description="length of the loop")
     seam_score: Share | None = Field(description="how well the end meets the beginning; null without a pulse")
+    copied_spans: list[Copy] = Field(description="what equals, sample for sample, what sounded `lag_s` before it")
+    copied_share: Share = Field(description="of the duration in such spans")
 
 
 RECORDS: dict[str, type[Values]] = {

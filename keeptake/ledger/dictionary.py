@@ -62,25 +62,25 @@ def _part(part: str, record: type[Values]) -> list[str]:
     """Heading, sentence and table of one part of an analysis."""
     schema = record.model_json_schema()
     lines = [
-        f"| {name} | {_kind(value)} | {'yes' if _may_be_null(value) else 'no'} | "
+        f"| {name} | {_kind(value, schema)} | {'yes' if _may_be_null(value) else 'no'} | "
         f"{'; '.join(filter(None, [value['description'], _unit(name)]))} |"
         for name, value in schema["properties"].items()
     ]
     return [f"### {part}", str(record.__doc__), "\n".join(["| value | type | null? | what |", "|---|---|---|---|", *lines])]
 
 
-def _kind(value: dict[str, Any]) -> str:
-    """A JSON Schema in a few words: its type, with the range of a number and what a list holds."""
+def _kind(value: dict[str, Any], schema: dict[str, Any]) -> str:
+    """A value's JSON Schema in a few words: its type, with the range of a number and what a list holds."""
     if "$ref" in value:
-        return "{start_s, end_s, label}"
+        return f"{{{', '.join(schema['$defs'][value['$ref'].rsplit('/')[-1]]['properties'])}}}"
     if "anyOf" in value:
-        return next(_kind(choice | {key: value[key] for key in value.keys() & _BOUNDS}) for choice in value["anyOf"])
+        return next(_kind(choice | {key: value[key] for key in value.keys() & _BOUNDS}, schema) for choice in value["anyOf"])
     if value["type"] == "array":
-        inside = [_kind(item) for item in value.get("prefixItems", [])]
+        inside = [_kind(item, schema) for item in value.get("prefixItems", [])]
         length = f"{value['minItems']} of " if "minItems" in value and not inside else ""
-        return f"[{', '.join(inside)}]" if inside else f"list of {length}{_kind(value['items'])}"
+        return f"[{', '.join(inside)}]" if inside else f"list of {length}{_kind(value['items'], schema)}"
     if value["type"] == "object":
-        return f"text: {_kind(value['additionalProperties'])}"
+        return f"text: {_kind(value['additionalProperties'], schema)}"
     kind = "text" if value["type"] == "string" else str(value["type"])
     if "minimum" in value and "maximum" in value:
         return f"{kind} {value['minimum']:g} to {value['maximum']:g}"
