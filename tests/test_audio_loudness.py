@@ -8,7 +8,8 @@ import pytest
 from scipy.signal import resample_poly
 
 from keeptake.audio.frontend import even_blocks
-from keeptake.audio.loudness import LoudnessMeter, TruePeakMeter, k_weighting
+from keeptake.audio.k_weighting import k_weighting
+from keeptake.audio.loudness import LoudnessMeter, TruePeakMeter
 
 
 def measured(samples, rate_hz):

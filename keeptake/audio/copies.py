@@ -114,7 +114,9 @@ def _whitened(band: Floats) -> Floats:
     spectrum = scipy.fft.rfft(band, size)
     width = max(1, round(WHITENED_HZ * size / RATE_HZ))
     level = scipy.ndimage.uniform_filter1d(scipy.ndimage.uniform_filter1d(np.abs(spectrum), width), width)
-    spectrum *= np.maximum(level, 1e-3 * float(level.max()) + 1e-9) ** -WHITENING_POWER
+    spectrum *= np.exp(
+        -WHITENING_POWER * np.log(np.maximum(level, 1e-3 * float(level.max()) + 1e-9))
+    )  # `**` takes ten times as long
     spectrum[: round(LOWEST_HZ * size / RATE_HZ)] = 0
     even: Floats = scipy.fft.irfft(spectrum, size)[: band.size]
     return even

@@ -74,15 +74,20 @@ def scaling_exponents(series: Floats, *, frame_rate_hz: float) -> Floats:
     if windows.size < 2 or np.ptp(series) <= 1e-9 * np.abs(series).max():
         return np.zeros(0)
     profile = np.concatenate([[0.0], np.cumsum(series - series.mean())])
-    logs = np.log([_fluctuation(profile, int(window)) for window in windows])
+    logs = np.log(_fluctuations(profile - profile.mean(), windows))
     exponents: Floats = np.diff(logs) / np.diff(np.log(windows))
     return exponents
 
 
-def _fluctuation(profile: Floats, window: int) -> float:
-    """Root mean square of what a straight line leaves of each window."""
-    pieces = np.lib.stride_tricks.sliding_window_view(profile, window)[:: max(1, window // WINDOWS_A_SCALE)]
-    place = np.arange(window) - (window - 1) / 2
-    centred = pieces - pieces.mean(axis=1, keepdims=True)
-    slopes = centred @ place / (place @ place)
-    return float(np.sqrt(max(np.mean(centred**2) - np.mean(slopes**2) * np.mean(place**2), 1e-300)))
+def _fluctuations(profile: Floats, windows: Floats) -> list[float]:
+    """Root mean square of what a straight line leaves of each window, by window length, from running sums."""
+    place = np.arange(profile.size)
+    running = [np.concatenate([[0.0], np.cumsum(values)]) for values in (profile, profile**2, place * profile)]
+    left = []
+    for window in windows.tolist():
+        starts = np.arange(0, profile.size - window + 1, max(1, window // WINDOWS_A_SCALE))
+        total, squares, moment = (sums[starts + window] - sums[starts] for sums in running)
+        moment -= (starts + (window - 1) / 2) * total
+        squares -= total**2 / window + moment**2 / (window * (window**2 - 1) / 12)
+        left.append(float(np.sqrt(max(squares.mean() / window, 1e-300))))
+    return left

@@ -39,6 +39,9 @@ ABRUPT_DB = -12.0  # level of the edge against the whole from which the sound di
 LEAST_CLICKS, CLICKS_PER_MIN = 2, 2.0
 
 
+FRAMES_AT_ONCE = 1024
+
+
 class _Ceiling(NamedTuple):
     """How one block's samples stand near its highest one."""
 
@@ -73,16 +76,19 @@ class DefectMeter:
         self._breaks = BreakMeter(sample_rate_hz, channels)
         self._head: np.ndarray | None = None
         self._tail = np.zeros((0, channels), np.float32)
+        self._scratch = np.zeros((0, channels), np.float32)  # fresh memory for every block costs more than the arithmetic
 
     def add(self, block: np.ndarray) -> None:
         """Take in one block of shape (n, channels)."""
+        if self._scratch.shape != block.shape:
+            self._scratch = np.empty_like(block)
         mean = np.ones(len(block), np.float32) @ block / len(block)
-        centred = block - mean  # an offset times itself would drown the rest in float32
+        centred = _without(mean, block, out=self._scratch)  # an offset times itself would drown the rest in float32
         mean = mean.astype(np.float64)
         self._sum += len(block) * mean
-        self._products += centred.T @ centred + len(block) * np.outer(mean, mean)
+        self._products += _products(centred) + len(block) * np.outer(mean, mean)
         self._samples += len(block)
-        height = np.abs(block)
+        height = np.abs(block, out=self._scratch)
         self._count_silence(height.max(axis=1) if block.shape[1] > 2 else np.maximum(height[:, 0], height[:, -1]))
         self._ceilings.append(_ceiling(height))
         self._breaks.add(block)
@@ -158,6 +164,25 @@ class DefectMeter:
         is_flat = rows > below and highest >= 10 ** (SILENCE_DBFS / 20)
         clipped = max(over, sum(ceiling.on for ceiling in at_top) if is_flat else 0)
         return clipped / (max(self._samples, 1) * len(self._sum))
+
+
+def _without(mean: np.ndarray, block: np.ndarray, *, out: np.ndarray) -> np.ndarray:
+    """Subtract each channel's mean, many frames at a time: over rows of two channels numpy takes ten times as long."""
+    means = np.tile(mean, FRAMES_AT_ONCE)
+    samples, left = block.reshape(-1), out.reshape(-1)
+    whole = samples.size // means.size * means.size
+    np.subtract(samples[:whole].reshape(-1, means.size), means, out=left[:whole].reshape(-1, means.size))
+    np.subtract(samples[whole:], means[: samples.size - whole], out=left[whole:])
+    return out
+
+
+def _products(block: np.ndarray) -> np.ndarray:
+    """Inner products of all channels, four frames a row: rows of two channels keep a matrix product from its pace."""
+    channels = block.shape[1]
+    whole = len(block) // 4 * 4
+    rows, rest = block[:whole].reshape(-1, 4 * channels), block[whole:]
+    products: np.ndarray = np.einsum("kikj->ij", (rows.T @ rows).reshape(4, channels, 4, channels)) + rest.T @ rest
+    return products
 
 
 def _ceiling(height: np.ndarray) -> _Ceiling:

@@ -10,26 +10,22 @@ References
 ----------
 .. [1] ITU-R BS.1770-5 (2023), "Algorithms to measure audio programme loudness and true-peak audio level".
 .. [2] EBU Tech 3342 (2023), "Loudness range: a measure to supplement EBU R 128 loudness normalisation".
-.. [3] De Man, B. (2018), "Evaluation of implementations of the EBU R128 loudness measurement", AES e-Brief 433: the K-weighting
-   as a function of the sample rate.
 """
 
 import math
 
 import numpy as np
-from scipy.signal import firwin, sosfilt
+from scipy.signal import firwin
+
+from keeptake.audio.k_weighting import WeightedPower
 
 SHORTEST_S = 0.4  # one gating block
-STEP_S = 0.1  # gating blocks of 400 ms overlap by 75 %: they are sums of four steps
-GATING_STEPS = 4
+GATING_STEPS = 4  # of `STEP_S`
 SHORT_TERM_STEPS = 30
 ABSOLUTE_GATE_LUFS = -70.0
 RELATIVE_GATE_LU = -10.0
 RANGE_GATE_LU = -20.0
 OFFSET_LU = -0.691
-
-# Weights of the channels in file order; further channels and the bass-effects channel of 5.1 do not count [1]_.
-CHANNEL_WEIGHTS = {5: (1.0, 1.0, 1.0, 1.41, 1.41), 6: (1.0, 1.0, 1.0, 0.0, 1.41, 1.41)}
 
 OVERSAMPLING = 8
 PEAK_TAPS = 22
@@ -53,12 +49,7 @@ class LoudnessMeter:
     """
 
     def __init__(self, sample_rate_hz: int, channels: int) -> None:
-        self._sos = k_weighting(sample_rate_hz)
-        self._state = np.zeros((len(self._sos), 2, channels))
-        self._weights = np.array(CHANNEL_WEIGHTS.get(channels, (1.0,) * channels))
-        self._step = round(STEP_S * sample_rate_hz)
-        self._held = np.zeros((0, channels))
-        self._steps: list[np.ndarray] = []
+        self._power = WeightedPower(sample_rate_hz, channels)
         self._peaks = TruePeakMeter()
         self._energy = 0.0
         self._samples = 0
@@ -66,14 +57,9 @@ class LoudnessMeter:
     def add(self, block: np.ndarray) -> None:
         """Take in one block of shape (n, channels)."""
         self._peaks.add(block)
+        self._power.add(block)
         self._energy += float(np.vdot(block, block))
         self._samples += block.size
-        weighted, self._state = sosfilt(self._sos, block, axis=0, zi=self._state)
-        weighted = np.concatenate([self._held, weighted]) if len(self._held) else weighted
-        whole = len(weighted) // self._step
-        parts = weighted[: whole * self._step].reshape(whole, self._step, weighted.shape[1])
-        self._steps.append(np.einsum("ijk,ijk->ik", parts, parts) @ self._weights / self._step)
-        self._held = weighted[whole * self._step :].copy()
 
     def values(self) -> dict[str, float | None]:
         """Return what was measured.
@@ -85,7 +71,7 @@ class LoudnessMeter:
             `sample_peak_dbfs`, `crest_factor_db` (sample peak over root mean square of all samples), `plr_lu` (true peak minus
             loudness) and `dynamic_range` in [0, 1]: the peak-to-loudness ratio between `FLAT_PLR_LU` and `OPEN_PLR_LU`.
         """
-        steps = np.concatenate(self._steps) if self._steps else np.zeros(0)
+        steps = self._power.values()
         loudness_lufs = integrated_loudness(_sliding_mean(steps, GATING_STEPS))
         short_term = _sliding_mean(steps, SHORT_TERM_STEPS)
         true_peak_dbtp = decibels(self._peaks.value())
@@ -165,36 +151,6 @@ def _interpolator() -> np.ndarray:
 
 
 _INTERPOLATOR = _interpolator()
-
-
-def k_weighting(sample_rate_hz: int) -> np.ndarray:
-    """Second-order sections of the K-weighting: a shelf for the head, a high pass for low frequencies.
-
-    Parameters
-    ----------
-    sample_rate_hz : int
-        Any rate; the standard's table is the case of 48,000.
-
-    Returns
-    -------
-    np.ndarray [shape=(2, 6), float64]
-    """
-    shelf_gain = 10 ** (3.999843853973347 / 20)
-    k, q = math.tan(math.pi * 1681.974450955533 / sample_rate_hz), 0.7071752369554196
-    corner_gain = shelf_gain**0.4996667741545416
-    a0 = 1 + k / q + k * k
-    shelf = [
-        (shelf_gain + corner_gain * k / q + k * k) / a0,
-        2 * (k * k - shelf_gain) / a0,
-        (shelf_gain - corner_gain * k / q + k * k) / a0,
-        1,
-        2 * (k * k - 1) / a0,
-        (1 - k / q + k * k) / a0,
-    ]
-    k, q = math.tan(math.pi * 38.13547087602444 / sample_rate_hz), 0.5003270373238773
-    a0 = 1 + k / q + k * k
-    high_pass = [1, -2, 1, 1, 2 * (k * k - 1) / a0, (1 - k / q + k * k) / a0]
-    return np.array([shelf, high_pass])
 
 
 def integrated_loudness(power: np.ndarray) -> float | None:

@@ -15,6 +15,7 @@ from keeptake.audio.frontend import SAMPLE_RATE_HZ, SHORT_FFT, SHORT_STRIDE, Fro
 
 MFCC_COEFFICIENTS = 20
 ROLLOFF_SHARE = 0.85
+BINS_A_GROUP = 27  # of 513
 FLOOR_DB = 80.0  # below the loudest nothing is heard: librosa's `top_db`
 
 FRAMES_A_BATCH = 1024  # ten minutes at once would take 200 MB of temporary arrays
@@ -95,8 +96,15 @@ def rolloff(magnitude: np.ndarray) -> np.ndarray:
     np.ndarray [shape=(frames,)]
         In hertz.
     """
-    summed = np.cumsum(magnitude, axis=1)
-    reached = (summed < ROLLOFF_SHARE * summed[:, -1:]).sum(axis=1)
+    frames, bins = magnitude.shape
+    # First by groups of bins, then within the one where it lies: summing up every bin takes four times as long.
+    is_inside = np.kron(np.eye(bins // BINS_A_GROUP, dtype=np.float32), np.ones((BINS_A_GROUP, 1), np.float32))
+    summed = np.cumsum(magnitude @ is_inside, axis=1, dtype=np.float64)
+    asked = ROLLOFF_SHARE * summed[:, -1:]
+    group = (summed < asked).sum(axis=1)
+    before = np.where(group > 0, summed[np.arange(frames), group - 1], 0)
+    inside = magnitude.reshape(frames, -1, BINS_A_GROUP)[np.arange(frames), group]
+    reached = group * BINS_A_GROUP + (before[:, None] + np.cumsum(inside, axis=1) < asked).sum(axis=1)
     result: np.ndarray = reached * (SAMPLE_RATE_HZ / SHORT_FFT)
     return result
 

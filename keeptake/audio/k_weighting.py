@@ -1,0 +1,113 @@
+"""How strong is it to the ear? K-weighted power, a step of 100 ms at a time, before any gate.
+
+Conventions: the weighting is the standard's recursive filter [1]_, applied by its impulse response: that has died away after some
+hundredths of a second, and each step comes out of one transform that holds the step and what came before it (overlap-save). In
+single precision this takes half the time of the recursion in double precision.
+
+Belongs here: the filter and the power behind it. Does not: gates, ranges and peaks (`loudness.py`).
+
+References
+----------
+.. [1] ITU-R BS.1770-5 (2023), "Algorithms to measure audio programme loudness and true-peak audio level".
+.. [2] De Man, B. (2018), "Evaluation of implementations of the EBU R128 loudness measurement", AES e-Brief 433: the K-weighting
+   as a function of the sample rate.
+"""
+
+import math
+from functools import cache
+
+import numpy as np
+import scipy.fft
+from scipy.signal import sosfilt
+
+STEP_S = 0.1  # gating blocks of 400 ms overlap by 75 %: they are sums of four steps
+# Weights of the channels in file order; further channels and the bass-effects channel of 5.1 do not count [1]_.
+CHANNEL_WEIGHTS = {5: (1.0, 1.0, 1.0, 1.41, 1.41), 6: (1.0, 1.0, 1.0, 0.0, 1.41, 1.41)}
+LEAST_RESPONSE = 1e-6  # of the highest: where the impulse response ends
+LONGEST_RESPONSE_S = 1.0
+STEPS_AT_ONCE = 16  # their transforms stay near the processor
+
+
+class WeightedPower:
+    """Mean square behind the weighting of every whole step of a stream.
+
+    Parameters
+    ----------
+    sample_rate_hz : int
+        Rate of the blocks.
+    channels : int
+        Their number of channels.
+    """
+
+    def __init__(self, sample_rate_hz: int, channels: int) -> None:
+        response = impulse_response(sample_rate_hz)
+        self._weights = CHANNEL_WEIGHTS.get(channels, (1.0,) * channels)
+        self._memory, self._step = len(response) - 1, round(STEP_S * sample_rate_hz)
+        self._size = scipy.fft.next_fast_len(self._memory + self._step, real=True)
+        self._filter = scipy.fft.rfft(response, self._size)
+        self._held = np.zeros((self._memory, channels), np.float32)  # what the filter still rings of, and the step begun
+        self._powers: list[np.ndarray] = []
+
+    def add(self, block: np.ndarray) -> None:
+        """Take in one block of shape (n, channels), float32."""
+        for start in range(0, len(block), STEPS_AT_ONCE * self._step):
+            samples = np.concatenate([self._held, block[start : start + STEPS_AT_ONCE * self._step]])
+            steps = (len(samples) - self._memory) // self._step
+            self._held = samples[steps * self._step :]
+            if steps:
+                mean_squares = [self._mean_squares(samples[:, channel]) for channel in range(len(self._weights))]
+                self._powers.append(np.dot(self._weights, mean_squares))
+
+    def values(self) -> np.ndarray:
+        """Return the power of all channels together, shape (steps,)."""
+        return np.concatenate(self._powers) if self._powers else np.zeros(0)
+
+    def _mean_squares(self, samples: np.ndarray) -> np.ndarray:
+        """Of each whole step of one channel; the filter's memory comes before the first."""
+        samples = np.ascontiguousarray(samples)
+        frames = np.lib.stride_tricks.sliding_window_view(samples, self._memory + self._step)[:: self._step]
+        spectrum = scipy.fft.rfft(frames, self._size)
+        spectrum *= self._filter
+        weighted = scipy.fft.irfft(spectrum, self._size)[:, self._memory : self._memory + self._step]
+        return np.asarray(np.einsum("ij,ij->i", weighted, weighted), np.float64) / self._step
+
+
+@cache
+def impulse_response(sample_rate_hz: int) -> np.ndarray:
+    """Response of the K-weighting as far as it reaches `LEAST_RESPONSE`, shape (taps,), float32; it adds up to nothing."""
+    impulse = np.zeros(round(LONGEST_RESPONSE_S * sample_rate_hz))
+    impulse[0] = 1
+    response = sosfilt(k_weighting(sample_rate_hz), impulse)
+    response = response[: np.flatnonzero(np.abs(response) >= LEAST_RESPONSE * np.abs(response).max())[-1] + 1]
+    taps: np.ndarray = (response - response.mean()).astype(np.float32)
+    return taps
+
+
+def k_weighting(sample_rate_hz: int) -> np.ndarray:
+    """Second-order sections of the K-weighting: a shelf for the head, a high pass for low frequencies.
+
+    Parameters
+    ----------
+    sample_rate_hz : int
+        Any rate; the standard's table is the case of 48,000.
+
+    Returns
+    -------
+    np.ndarray [shape=(2, 6), float64]
+    """
+    shelf_gain = 10 ** (3.999843853973347 / 20)
+    k, q = math.tan(math.pi * 1681.974450955533 / sample_rate_hz), 0.7071752369554196
+    corner_gain = shelf_gain**0.4996667741545416
+    a0 = 1 + k / q + k * k
+    shelf = [
+        (shelf_gain + corner_gain * k / q + k * k) / a0,
+        2 * (k * k - shelf_gain) / a0,
+        (shelf_gain - corner_gain * k / q + k * k) / a0,
+        1,
+        2 * (k * k - 1) / a0,
+        (1 - k / q + k * k) / a0,
+    ]
+    k, q = math.tan(math.pi * 38.13547087602444 / sample_rate_hz), 0.5003270373238773
+    a0 = 1 + k / q + k * k
+    high_pass = [1, -2, 1, 1, 2 * (k * k - 1) / a0, (1 - k / q + k * k) / a0]
+    return np.array([shelf, high_pass])
