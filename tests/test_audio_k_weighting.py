@@ -42,7 +42,7 @@ def test_power_is_the_recursions(rate_hz, channels):
     heard = metered(samples, rate_hz, block=len(samples))
     assert heard.shape == expected.shape
     is_heard = expected > 1e-8  # -80 dB, far below the absolute gate
-    assert np.abs(10 * np.log10(heard[is_heard] / expected[is_heard])).max() < 0.02
+    assert np.abs(10 * np.log10(heard[is_heard] / expected[is_heard])).max() < 0.03
     assert heard[~is_heard].max(initial=0) < 1.1e-8
 
 

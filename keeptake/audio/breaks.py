@@ -30,7 +30,7 @@ WINDOW_S = 0.0015
 AROUND_WINDOWS = 40
 EXPECTED_PEAKS = 3  # of the surroundings, which may hold two other clicks
 SCREEN_RATIO = 2.5  # second difference of a click over that of its surroundings
-MAX_SCREENED = 200  # of ten seconds, the strongest: bounds the time that hostile audio takes
+MAX_SCREENED = 100  # of a block, the strongest: bounds the time that hostile audio takes
 BATCH_SAMPLES = 65_536  # differences stay in the second-level cache
 
 LONGEST_CLICK_S = 0.001

@@ -30,7 +30,7 @@ LONG_HOP = 4096
 MEL_BANDS = 128
 BANDS_A_GROUP = 16
 
-BLOCK_S = 10.0
+BLOCK_S = 4.0  # longer blocks are new memory each time: with ten seconds a clip took a tenth more
 SILENT_PEAK = 1e-3  # -60 dBFS: a mix that never rises above holds nothing to hear
 CANCELLING_MIX_DB = -20.0  # a mix this far below its channels has cancelled: the first channel is heard in its stead
 FRAMES_A_BATCH = 64  # a batch of short frames fits the second-level cache

@@ -40,36 +40,56 @@ class WeightedPower:
     """
 
     def __init__(self, sample_rate_hz: int, channels: int) -> None:
-        response = impulse_response(sample_rate_hz)
         self._weights = CHANNEL_WEIGHTS.get(channels, (1.0,) * channels)
-        self._memory, self._step = len(response) - 1, round(STEP_S * sample_rate_hz)
-        self._size = scipy.fft.next_fast_len(self._memory + self._step, real=True)
-        self._filter = scipy.fft.rfft(response, self._size)
-        self._held = np.zeros((self._memory, channels), np.float32)  # what the filter still rings of, and the step begun
+        self._filter = StepFilter(sample_rate_hz, is_complex=channels == 2)
+        self._held = np.zeros((self._filter.memory, channels), np.float32)  # what the filter still rings of, and the step begun
         self._powers: list[np.ndarray] = []
 
     def add(self, block: np.ndarray) -> None:
         """Take in one block of shape (n, channels), float32."""
-        for start in range(0, len(block), STEPS_AT_ONCE * self._step):
-            samples = np.concatenate([self._held, block[start : start + STEPS_AT_ONCE * self._step]])
-            steps = (len(samples) - self._memory) // self._step
-            self._held = samples[steps * self._step :]
+        step, memory = self._filter.step, self._filter.memory
+        for start in range(0, len(block), STEPS_AT_ONCE * step):
+            samples = np.concatenate([self._held, block[start : start + STEPS_AT_ONCE * step]])
+            steps = (len(samples) - memory) // step
+            self._held = samples[steps * step :]
             if steps:
-                mean_squares = [self._mean_squares(samples[:, channel]) for channel in range(len(self._weights))]
-                self._powers.append(np.dot(self._weights, mean_squares))
+                self._powers.append(self._power(samples))
 
     def values(self) -> np.ndarray:
         """Return the power of all channels together, shape (steps,)."""
         return np.concatenate(self._powers) if self._powers else np.zeros(0)
 
-    def _mean_squares(self, samples: np.ndarray) -> np.ndarray:
-        """Of each whole step of one channel; the filter's memory comes before the first."""
-        samples = np.ascontiguousarray(samples)
-        frames = np.lib.stride_tricks.sliding_window_view(samples, self._memory + self._step)[:: self._step]
-        spectrum = scipy.fft.rfft(frames, self._size)
-        spectrum *= self._filter
-        weighted = scipy.fft.irfft(spectrum, self._size)[:, self._memory : self._memory + self._step]
-        return np.asarray(np.einsum("ij,ij->i", weighted, weighted), np.float64) / self._step
+    def _power(self, samples: np.ndarray) -> np.ndarray:
+        if samples.shape[1] == 2:  # one complex signal: a filter of real taps keeps its parts apart
+            return self._filter.mean_squares(samples.view(np.complex64)[:, 0])
+        squares = [self._filter.mean_squares(np.ascontiguousarray(channel)) for channel in samples.T]
+        power: np.ndarray = np.dot(self._weights, squares)
+        return power
+
+
+class StepFilter:
+    """The weighting of one signal, and its mean squares.
+
+    Attributes
+    ----------
+    step, memory : int
+        Samples of a step, and how many before it are still heard in it.
+    """
+
+    def __init__(self, sample_rate_hz: int, *, is_complex: bool) -> None:
+        response = impulse_response(sample_rate_hz)
+        self.memory, self.step = len(response) - 1, round(STEP_S * sample_rate_hz)
+        self._size = scipy.fft.next_fast_len(self.memory + self.step, real=not is_complex)
+        self._forth, self._back = (scipy.fft.fft, scipy.fft.ifft) if is_complex else (scipy.fft.rfft, scipy.fft.irfft)
+        self._response = self._forth(response, self._size)
+
+    def mean_squares(self, samples: np.ndarray) -> np.ndarray:
+        """Of each whole step, shape (steps,); the filter's memory comes before the first."""
+        frames = np.lib.stride_tricks.sliding_window_view(samples, self.memory + self.step)[:: self.step]
+        spectrum = self._forth(frames, self._size)
+        spectrum *= self._response
+        weighted = self._back(spectrum, self._size)[:, self.memory : self.memory + self.step].view(np.float32)
+        return np.asarray(np.einsum("ij,ij->i", weighted, weighted), np.float64) / self.step
 
 
 @cache

@@ -22,6 +22,8 @@ from keeptake.custody.frames import states_length
 from keeptake.custody.probe import HEAD_BYTES, container_of, media_type_of
 from keeptake.errors import AudioReason, AudioRefusedError
 
+# Of four seconds memory is used again; larger blocks are new pages each time, whose first touch costs more than the work on them.
+BLOCK_S = 4.0
 MAX_BLOCK_SAMPLES = 8_000_000  # frames × channels: a block takes at most 32 MB, however many channels a header claims
 MAX_CHANNELS = 32
 SAMPLE_RATES_HZ = (1_000, 384_000)
@@ -52,7 +54,7 @@ class AudioStream:
     claimed_duration_s: float | None
     _frames: Iterator[np.ndarray] = field(repr=False)
 
-    def blocks(self, block_s: float = 10.0) -> Iterator[np.ndarray]:
+    def blocks(self, block_s: float = BLOCK_S) -> Iterator[np.ndarray]:
         """Yield the samples in blocks of equal length, the last one shorter.
 
         Parameters
@@ -77,12 +79,12 @@ class AudioStream:
             held += len(frame)
             if held < size:
                 continue
-            joined = np.concatenate(waiting)
+            joined = waiting[0] if len(waiting) == 1 else np.concatenate(waiting)
             full = held // size * size
             yield from (joined[start : start + size] for start in range(0, full, size))
             waiting, held = [joined[full:]], held - full
         if held:
-            yield np.concatenate(waiting)
+            yield waiting[0] if len(waiting) == 1 else np.concatenate(waiting)
 
 
 @contextmanager
@@ -178,7 +180,7 @@ class _StraightFile(soundfile.SoundFile):  # type: ignore[misc]  # the package i
 
 
 def _soundfile_frames(audio: soundfile.SoundFile) -> Iterator[np.ndarray]:
-    size = max(1, min(10 * audio.samplerate, MAX_BLOCK_SAMPLES // audio.channels))
+    size = max(1, min(round(BLOCK_S * audio.samplerate), MAX_BLOCK_SAMPLES // audio.channels))
     read = 0
     while True:
         try:
