@@ -127,7 +127,8 @@ def bend_peaks(samples: Floats, window: int) -> Floats:
     for first in range(0, peaks.size, batch):
         part = flat[first * window * channels : ((first + batch) * window + 2) * channels]
         slope = part[channels:] - part[:-channels]
-        bend = np.abs(slope[channels:] - slope[:-channels])
+        bend = slope[channels:] - slope[:-channels]
+        np.abs(bend, out=bend)
         whole = min(batch, bend.size // (window * channels))
         rows = bend[: whole * window * channels].reshape(whole, window * channels)
         peaks[first : first + whole] = rows.max(axis=1)

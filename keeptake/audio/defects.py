@@ -89,7 +89,7 @@ class DefectMeter:
         self._products += _products(centred) + len(block) * np.outer(mean, mean)
         self._samples += len(block)
         height = np.abs(block, out=self._scratch)
-        self._count_silence(height.max(axis=1) if block.shape[1] > 2 else np.maximum(height[:, 0], height[:, -1]))
+        self._count_silence(height)
         self._ceilings.append(_ceiling(height))
         self._breaks.add(block)
         if self._head is None:
@@ -147,8 +147,8 @@ class DefectMeter:
 
     def _count_silence(self, height: np.ndarray) -> None:
         whole = len(height) // self._window
-        peaks = height[: whole * self._window].reshape(whole, self._window).max(axis=1)
         rest = height[whole * self._window :]
+        peaks = height[: whole * self._window].reshape(whole, -1).max(axis=1) if whole else np.zeros(0, np.float32)
         if rest.size:
             peaks = np.append(peaks, rest.max())
         self._silent_windows += int(np.count_nonzero(peaks < 10 ** (SILENCE_DBFS / 20)))

@@ -189,21 +189,26 @@ def listen(mono: Floats) -> Frontend:
     """
     mel = np.empty((1 + mono.size // SHORT_HOP, MEL_BANDS), np.float32)
     short = np.empty((-(-len(mel) // SHORT_STRIDE), 1 + SHORT_FFT // 2), np.float32)
-    for start, power in _power_frames(mono, SHORT_FFT, SHORT_HOP):
+    padded = np.pad(mono, LONG_FFT // 2)
+    for start, power in _power_frames(padded, SHORT_FFT, SHORT_HOP):
         for bands, bins, weights in mel_weights():
             np.matmul(power[:, bins], weights, out=mel[start : start + len(power), bands])
         kept = power[::SHORT_STRIDE]  # batches begin at multiples of the stride
         np.sqrt(kept, out=short[start // SHORT_STRIDE : start // SHORT_STRIDE + len(kept)])
     long = np.empty((1 + mono.size // LONG_HOP, 1 + LONG_FFT // 2), np.float32)
-    for start, power in _power_frames(mono, LONG_FFT, LONG_HOP):
+    for start, power in _power_frames(padded, LONG_FFT, LONG_HOP):
         np.sqrt(power, out=long[start : start + len(power)])
     return Frontend(mono=mono, mel=mel, short=short, long=long)
 
 
-def _power_frames(mono: Floats, size: int, hop: int) -> Iterator[tuple[int, Floats]]:
-    """Power spectra of centred Hann frames, a batch at a time: (first frame, power of shape (batch, bins))."""
-    padded = np.pad(mono, size // 2)
-    frames = np.lib.stride_tricks.sliding_window_view(padded, size)[::hop][: 1 + mono.size // hop]
+def _power_frames(padded: Floats, size: int, hop: int) -> Iterator[tuple[int, Floats]]:
+    """Power spectra of centred Hann frames, a batch at a time: (first frame, power of shape (batch, bins)).
+
+    `padded` has `LONG_FFT // 2` zeros at either end, of which shorter frames need some.
+    """
+    first = (LONG_FFT - size) // 2
+    samples = padded[first : padded.size - first]
+    frames = np.lib.stride_tricks.sliding_window_view(samples, size)[::hop]
     window = get_window("hann", size).astype(np.float32)
     batch = max(1, FRAMES_A_BATCH * SHORT_FFT // size)
     for start in range(0, len(frames), batch):

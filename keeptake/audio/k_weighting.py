@@ -25,7 +25,7 @@ STEP_S = 0.1  # gating blocks of 400 ms overlap by 75 %: they are sums of four s
 CHANNEL_WEIGHTS = {5: (1.0, 1.0, 1.0, 1.41, 1.41), 6: (1.0, 1.0, 1.0, 0.0, 1.41, 1.41)}
 LEAST_RESPONSE = 1e-6  # of the highest: where the impulse response ends
 LONGEST_RESPONSE_S = 1.0
-STEPS_AT_ONCE = 16  # their transforms stay near the processor
+STEPS_AT_ONCE = 8  # their transforms stay near the processor
 
 
 class WeightedPower:

@@ -105,9 +105,9 @@ class TruePeakMeter:
 
     def add(self, block: np.ndarray) -> None:
         """Take in one block of shape (n, channels)."""
-        for channel in range(block.shape[1]):
+        for channel, own in enumerate(np.ascontiguousarray(block.T)):  # joining strided samples takes six times as long
             before = self._tails[channel] if len(self._tails) > channel else np.zeros(PEAK_TAPS, np.float32)
-            samples = np.concatenate([before, block[:, channel]])
+            samples = np.concatenate([before, own])
             self._search(samples)
             tail = samples[-2 * PEAK_TAPS :]  # a peak near the cut is seen with both its sides by the next block
             self._tails[channel : channel + 1] = [tail]
