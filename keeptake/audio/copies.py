@@ -113,10 +113,11 @@ def _whitened(band: Floats) -> Floats:
     size = scipy.fft.next_fast_len(band.size, real=True)
     spectrum = scipy.fft.rfft(band, size)
     width = max(1, round(WHITENED_HZ * size / RATE_HZ))
-    level = scipy.ndimage.uniform_filter1d(scipy.ndimage.uniform_filter1d(np.abs(spectrum), width), width)
-    spectrum *= np.exp(
-        -WHITENING_POWER * np.log(np.maximum(level, 1e-3 * float(level.max()) + 1e-9))
-    )  # `**` takes ten times as long
+    level = np.abs(spectrum)
+    for _ in range(2):
+        scipy.ndimage.uniform_filter1d(level, width, output=level)
+    np.maximum(level, 1e-3 * float(level.max()) + 1e-9, out=level)
+    spectrum *= np.exp(-WHITENING_POWER * np.log(level, out=level))  # `**` takes ten times as long
     spectrum[: round(LOWEST_HZ * size / RATE_HZ)] = 0
     even: Floats = scipy.fft.irfft(spectrum, size)[: band.size]
     return even
@@ -133,8 +134,9 @@ def candidate_lags(heard: Floats) -> list[float]:
     size = scipy.fft.next_fast_len(heard.size + last, real=True)
     agreement = scipy.fft.irfft(np.abs(scipy.fft.rfft(np.sign(heard), size)), size)[: last + 1]
     around = round(AROUND_S * RATE_HZ)
-    deviation = np.sqrt(scipy.ndimage.uniform_filter1d(agreement**2, 2 * around + 1))
-    height = (agreement / np.maximum(deviation, 1e-12))[first:last]
+    deviation = scipy.ndimage.uniform_filter1d(agreement**2, 2 * around + 1)
+    np.maximum(np.sqrt(deviation, out=deviation), 1e-12, out=deviation)
+    height = np.divide(agreement, deviation, out=deviation)[first:last]
     lags: list[float] = []
     while len(lags) < MOST_LAGS and height[peak := int(height.argmax())] >= LEAST_PEAK:
         height[max(0, peak - around) : peak + around + 1] = 0
