@@ -201,3 +201,10 @@ def test_any_finite_audio_gets_an_answer(seconds, rate_hz, channels, kind):
         "square": lambda: np.sign(np.sin(t * 0.05)),
     }[kind]()
     assert_sound(analyze([np.stack([sound] * channels, axis=1).astype(np.float32)], rate_hz))
+
+
+def test_planar_samples_are_heard_as_interleaved_ones(signals):
+    beat = signals.drum_beat(100, 6.0, 44_100)
+    stereo = np.stack([beat, 0.5 * np.roll(beat, 5000)], axis=1)
+    straight, turned = (analyze([order(stereo)], 44_100) for order in (np.ascontiguousarray, np.asfortranarray))
+    assert {name: part.values for name, part in turned.items()} == {name: part.values for name, part in straight.items()}

@@ -154,3 +154,12 @@ def test_one_dropout_is_flagged(sound):
 def test_a_few_samples_are_measured_without_a_crash(samples):
     values = measured(np.full((samples, 2), 0.1, np.float32))
     assert all(value is None or np.isfinite(value) for value in values.values())
+
+
+def test_planar_samples_are_measured_as_interleaved_ones(sound):
+    """What PyAV decodes is turned in memory: once the channels' means were taken off into a copy, and a correlation was noise."""
+    turned = DefectMeter(RATE_HZ, 2)
+    turned.add(np.asfortranarray(sound.astype(np.float32)))
+    straight = DefectMeter(RATE_HZ, 2)
+    straight.add(np.ascontiguousarray(sound.astype(np.float32)))
+    assert turned.values() == pytest.approx(straight.values(), rel=1e-5)

@@ -81,7 +81,7 @@ class DefectMeter:
     def add(self, block: np.ndarray) -> None:
         """Take in one block of shape (n, channels)."""
         if self._scratch.shape != block.shape:
-            self._scratch = np.empty_like(block)
+            self._scratch = np.empty(block.shape, np.float32)  # in C order whatever the block's: what is written must land in it
         mean = np.ones(len(block), np.float32) @ block / len(block)
         centred = _without(mean, block, out=self._scratch)  # an offset times itself would drown the rest in float32
         mean = mean.astype(np.float64)

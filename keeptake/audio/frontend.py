@@ -86,7 +86,7 @@ def even_blocks(blocks: Iterable[Floats], sample_rate_hz: int) -> Iterator[Float
 
     Yields
     ------
-    np.ndarray [shape=(n, channels), float32]
+    np.ndarray [shape=(n, channels), float32, C order]
 
     Raises
     ------
@@ -100,7 +100,7 @@ def even_blocks(blocks: Iterable[Floats], sample_rate_hz: int) -> Iterator[Float
     held_samples = 0
     channels: int | None = None
     for block in blocks:
-        part = np.asarray(block, dtype=np.float32)
+        part = np.ascontiguousarray(block, dtype=np.float32)  # planar decoders give the channels' rows, turned
         part = part[:, None] if part.ndim == 1 else part
         if part.ndim != 2 or part.shape[1] == 0:
             raise InvalidAudioError(f"a block has shape (samples, channels), got {part.shape}")
