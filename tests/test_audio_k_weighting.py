@@ -35,7 +35,7 @@ def sounds(rate_hz, channels):
 
 
 @pytest.mark.parametrize("channels", [1, 2, 6])
-@pytest.mark.parametrize("rate_hz", [8000, 22_050, 44_100, 48_000, 96_000])
+@pytest.mark.parametrize("rate_hz", [1000, 2000, 4000, 8000, 22_050, 44_100, 48_000, 96_000])
 def test_power_is_the_recursions(rate_hz, channels):
     samples = sounds(rate_hz, channels)
     expected = recursion(samples, rate_hz)
@@ -52,6 +52,14 @@ def test_blocks_do_not_matter(block):
     np.testing.assert_allclose(
         metered(samples, 8000, block=block), metered(samples, 8000, block=len(samples)), rtol=1e-4, atol=1e-12
     )
+
+
+@pytest.mark.parametrize("rate_hz", [1000, 3000, 3363, 3364, 3999, 4000])
+def test_every_rate_that_is_accepted_has_a_filter(rate_hz):
+    """Below 3,364 Hz the shelf's filter grew without end, and such a file's loudness was not a number."""
+    t = np.arange(3 * rate_hz) / rate_hz
+    power = metered(np.sin(2 * np.pi * 300 * t).astype(np.float32)[:, None], rate_hz, block=rate_hz)
+    assert 10 * np.log10(power[-1]) == pytest.approx(-3, abs=2)  # the plain tone: at 300 Hz the weighting is near nothing
 
 
 def test_less_than_a_step_has_no_power():
