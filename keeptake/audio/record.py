@@ -98,7 +98,7 @@ class Loudness(Values):
     loudness_max_short_term_lufs: float | None = Field(description="loudest 3 s; null below")
     true_peak_dbtp: float | None = Field(description="of the oversampled signal")
     sample_peak_dbfs: float | None = Field(description="of the samples")
-    crest_factor_db: float | None = Field(ge=0, description="sample peak over root mean square")
+    crest_factor_db: float | None = Field(description="sample peak over root mean square")
     plr_lu: float | None = Field(description="true peak minus loudness")
     dynamic_range: Share | None = Field(description="for the score: 0 at a peak-to-loudness ratio of 6 LU, 1 from 18 LU on")
 
