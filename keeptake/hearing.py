@@ -20,7 +20,7 @@ from typing import Any, Literal
 import numpy as np
 
 from keeptake.audio.analyze import FEATURE_COLUMNS, Networks, Part, analyze, features
-from keeptake.audio.frontend import BLOCK_S, Frontend, MonoTake, even_blocks, listen, mono_mix
+from keeptake.audio.frontend import BLOCK_S, Frontend, listen, whole_mix
 from keeptake.custody.decode import open_audio
 from keeptake.custody.lengths import check_length
 from keeptake.custody.probe import container_of
@@ -154,10 +154,7 @@ def draw_thumbnail(source: Path | bytes, *, first_s: float) -> bytes:
 def _listen_to(source: Path | bytes, blocks: int | None = None) -> Frontend:
     """The front end of a file, or of its first blocks."""
     with open_audio(source) as audio:
-        take = MonoTake(audio.sample_rate_hz)
-        for block in islice(even_blocks(audio.blocks(), audio.sample_rate_hz), blocks):
-            take.add(mono_mix(block))
-    return listen(take.samples())
+        return listen(whole_mix(islice(audio.blocks(BLOCK_S), blocks), audio.sample_rate_hz))
 
 
 @cache

@@ -6,6 +6,7 @@ theirs; the fetching of audio (`custody/`); scores, which need no day (`ledger/s
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -14,13 +15,14 @@ from keeptake.compute import Failed, Pool
 from keeptake.errors import AudioReason, AudioRefusedError
 from keeptake.ledger.analyses import Heard, ToHear, audio_to_hear, mark_unhearable, save_analyses
 from keeptake.ledger.connection import Ledger
-from keeptake.ledger.vectors import Embedded, ToEmbed, audio_to_embed, save_embeddings
+from keeptake.ledger.vectors import Embedded, ToEmbed, audio_to_embed, move_placed_on, save_embeddings, save_vectors
 from keeptake.model_store import ModelStore
 from keeptake.stage import Limits, Progress, StageReport, silent, work_through
 
 if TYPE_CHECKING:
     from keeptake.audio.analyze import Networks
     from keeptake.embedding.models import Embedder
+    from keeptake.embedding.shared_pass import SharedPass
 
 
 def hear_day(
@@ -49,10 +51,13 @@ def hear_day(
         If another run holds the day for longer than `limits.budget_s`.
     """
     from keeptake.audio.analyze import PART_VERSIONS
+    from keeptake.embedding.models import DEFAULT_MODEL, version_of
 
     def save(heard: list[Heard]) -> None:
+        placed = [Embedded(file.sha256, file.vector) for file in heard if file.vector is not None]
         with ledger.begin() as connection:
             save_analyses(connection, heard, PART_VERSIONS)
+            save_vectors(connection, placed, DEFAULT_MODEL, version_of(DEFAULT_MODEL))
 
     def fail(item: ToHear, failure: Failed) -> str:
         return _quarantine(ledger, item.sha256, failure)
@@ -75,7 +80,8 @@ def embed_day(
 ) -> StageReport:
     """Place every heard audio file of a day that has no vector of this model and version.
 
-    Parameters and errors are those of `hear_day`; the pool's workers are prepared by `prepare_embedding`.
+    Parameters and errors are those of `hear_day`; the pool's workers are prepared by `prepare_embedding`. Files that were placed
+    while they were heard count as done here.
     """
 
     def save(embedded: list[Embedded]) -> None:
@@ -86,8 +92,12 @@ def embed_day(
         return _quarantine(ledger, item.sha256, failure)
 
     with ledger.claim(f"embedding of {day}", wait_s=limits.budget_s):
+        placed = move_placed_on(ledger, day, model, version)
         items = audio_to_embed(ledger, day, model, version)
-        return work_through("embedding", pool, embed or embed_one, items, save=save, fail=fail, limits=limits, progress=progress)
+        report = work_through(
+            "embedding", pool, embed or embed_one, items, save=save, fail=fail, limits=limits, progress=progress
+        )
+    return replace(report, done=report.done + placed)
 
 
 def _quarantine(ledger: Ledger, sha256: str, failure: Failed) -> str:
@@ -104,6 +114,7 @@ class _Worker(NamedTuple):
 
     store: AudioStore
     networks: "Networks | None" = None
+    shared_pass: "SharedPass | None" = None
     embedder: "Embedder | None" = None
 
 
@@ -112,10 +123,16 @@ _worker: _Worker | None = None
 
 def prepare_hearing(audio_url: str, models: Path) -> None:
     """Load in a worker process what `hear_one` needs."""
+    from keeptake.embedding.models import has_gpu
+    from keeptake.embedding.shared_pass import SharedPass
     from keeptake.hearing import load_networks
 
     global _worker
-    _worker = _Worker(AudioStore(audio_url), networks=load_networks(ModelStore(models)))
+    networks, shared_pass = load_networks(ModelStore(models)), None
+    if not has_gpu():  # there the embedding's own stage takes many takes at once
+        shared_pass = SharedPass(ModelStore(models))
+        networks = replace(networks, style=shared_pass)
+    _worker = _Worker(AudioStore(audio_url), networks=networks, shared_pass=shared_pass)
 
 
 def prepare_embedding(audio_url: str, models: Path, model: str) -> None:
@@ -133,10 +150,13 @@ def hear_one(item: ToHear) -> Heard:
 
     if _worker is None:
         raise RuntimeError("this process was not prepared by prepare_hearing")
+    if _worker.shared_pass is not None:
+        _worker.shared_pass.vector = None
     with _worker.store.as_file(item.sha256) as path:
         _, parts = hear(path, parts=item.parts, networks=_worker.networks)
     asked = {column for part in item.parts for column in FEATURE_COLUMNS[part]}
-    return Heard(item.sha256, parts, {column: value for column, value in features(parts).items() if column in asked})
+    columns = {column: value for column, value in features(parts).items() if column in asked}
+    return Heard(item.sha256, parts, columns, None if _worker.shared_pass is None else _worker.shared_pass.vector)
 
 
 def embed_one(item: ToEmbed) -> Embedded:

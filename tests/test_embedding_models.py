@@ -8,6 +8,7 @@ import pytest
 
 from keeptake.embedding.models import DEFAULT_MODEL, MusicnnEmbedder, has_gpu, load_embedder, version_of
 from keeptake.embedding.musicnn import Musicnn
+from keeptake.embedding.shared_pass import SharedPass
 from keeptake.errors import InvalidAudioError
 from keeptake.model_store import ModelStore
 
@@ -58,6 +59,16 @@ def test_no_audio_no_vector(embedder):
 def test_what_is_no_audio_is_refused(embedder, samples):
     with pytest.raises(InvalidAudioError):
         embedder.embed([samples.astype(np.float32)])
+
+
+def test_one_pass_tags_and_places_alike(store, embedder, signals):
+    sounds = [signals.drum_beat(100, seconds, 16_000) for seconds in (2.0, 7.5)]
+    shared, alone = SharedPass(store), Musicnn.load(store, "MSD")
+    assert shared.vector is None and shared.tags == alone.tags
+    for sound in sounds:
+        (heard,), (expected,) = shared([sound]), alone([sound])
+        np.testing.assert_array_equal(heard.tags_probability, expected.tags_probability)
+        np.testing.assert_allclose(shared.vector, embedder.embed([sound])[0], atol=1e-6)
 
 
 def test_half_precision_in_torch_gives_the_same_vector(store, embedder, signals):

@@ -6,9 +6,11 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
+import numpy as np
 import pytest
 import soundfile
 import sqlalchemy as sa
@@ -16,17 +18,21 @@ import sqlalchemy as sa
 from keeptake.audio.analyze import PART_VERSIONS
 from keeptake.audio_store import AudioStore
 from keeptake.compute import Pool
+from keeptake.embedding.files import vector_of_file
+from keeptake.embedding.models import DEFAULT_MODEL, version_of
 from keeptake.ledger.analyses import versions_text
 from keeptake.ledger.bulk import upsert
 from keeptake.ledger.scores import count_lagging, score_lagging
 from keeptake.ledger.status import pending_by_day
 from keeptake.ledger.tables import audio, generations
+from keeptake.ledger.vectors import audio_to_embed
 from keeptake.stage import Limits
-from keeptake.stages import hear_day
+from keeptake.stages import embed_day, hear_day, prepare_hearing
 
 DAY = "2026-11-01"
 FILES = 24
 CHUNK = 4
+LIMITS = Limits(budget_s=300, chunk_rows=CHUNK, item_timeout_s=60, item_memory_mb=2048)
 
 # Lives in a folder of its own because workers import it by name; every call of the analyzer leaves a line.
 COUNTED = """
@@ -284,6 +290,30 @@ def test_control_without_chunk_commits_an_interrupted_backfill_begins_anew(day, 
     monkeypatch.setitem(globals(), "CHUNK", 10_000)
     kill_when(backfill(day, clicks, tmp_path / "calls", "tonal"), tmp_path / "calls", 18)
     assert parts_of(day)["tonal"][0] == 0
+
+
+def never() -> None:
+    raise AssertionError("no worker was to be started")
+
+
+def test_hearing_places_what_it_hears_out_of_the_same_pass(day, clicks, tmp_path):
+    """Each take went through the network of its style once more to be placed."""
+    _, store, files = clicks
+    pool = Pool(2, initializer=partial(prepare_hearing, store.url, tmp_path))
+    assert hear_day(day, DAY, pool, LIMITS).done == FILES
+    space = {"model": DEFAULT_MODEL, "version": version_of(DEFAULT_MODEL)}
+    assert embed_day(day, DAY, Pool(2, initializer=never), LIMITS, **space).done == FILES
+    assert embed_day(day, DAY, Pool(2, initializer=never), LIMITS, **space).done == 0
+    with day.begin() as connection:
+        vector = connection.scalar(sa.text("SELECT vector FROM embeddings WHERE audio_sha256 = :sha"), {"sha": files[3].sha256})
+        assert connection.scalar(sa.text("SELECT count(*) FROM generations WHERE status = 'embedded'")) == FILES
+    with store.as_file(files[3].sha256) as path:
+        np.testing.assert_allclose(vector, vector_of_file(path, tmp_path), rtol=1e-4, atol=1e-4)
+
+
+def test_control_what_was_heard_without_networks_waits_to_be_placed(day, clicks, tmp_path):
+    finish(day, clicks, tmp_path / "calls")
+    assert len(audio_to_embed(day, DAY, DEFAULT_MODEL, version_of(DEFAULT_MODEL))) == FILES
 
 
 def test_a_take_with_known_audio_moves_on_without_work(day, clicks, tmp_path):

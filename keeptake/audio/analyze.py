@@ -15,13 +15,22 @@ from functools import cached_property
 from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
-import soxr
 
 from keeptake.audio.copies import copies
 from keeptake.audio.danceability import danceability
 from keeptake.audio.defects import DefectMeter
 from keeptake.audio.energy import energy
-from keeptake.audio.frontend import LONG_HOP, SHORT_HOP, Frontend, MonoTake, even_blocks, listen, mono_mix
+from keeptake.audio.frontend import (
+    LONG_HOP,
+    NETWORK_RATE_HZ,
+    SHORT_HOP,
+    Frontend,
+    MonoTake,
+    even_blocks,
+    for_networks,
+    listen,
+    mono_mix,
+)
 from keeptake.audio.frontend import SAMPLE_RATE_HZ as HEARD_RATE_HZ
 from keeptake.audio.hum import mains_hum
 from keeptake.audio.loudness import SHORTEST_S as SHORTEST_LOUDNESS_S
@@ -51,7 +60,6 @@ REASONS = ("too-short", "silent", "non-finite-samples", "atonal", "single-pitch"
 
 SHORTEST_S = 0.05
 SHORTEST_NETWORK_S = 1.0  # below, a three-second patch is mostly repetition
-NETWORK_RATE_HZ = 16_000
 FRAME_RATE_HZ = HEARD_RATE_HZ / SHORT_HOP
 CHROMA_RATE_HZ = HEARD_RATE_HZ / LONG_HOP
 
@@ -260,10 +268,7 @@ class _Take:
 
     @cached_property
     def mono_16k(self) -> np.ndarray:
-        # Without its offset: to the speech detector a large one sounds like a voice.
-        mono = self.frontend.mono - self.frontend.mono.mean()
-        resampled: np.ndarray = soxr.resample(mono, HEARD_RATE_HZ, NETWORK_RATE_HZ)
-        return resampled
+        return for_networks(self.frontend.mono)
 
     @cached_property
     def musicnn_tags(self) -> Tags | None:

@@ -22,6 +22,7 @@ from keeptake.audio.samples import check_samples
 from keeptake.errors import InvalidAudioError
 
 SAMPLE_RATE_HZ = 22_050
+NETWORK_RATE_HZ = 16_000
 SHORT_FFT = 1024  # 46 ms: onsets, timbre
 SHORT_STRIDE = 2
 SHORT_HOP = 256  # 11.6 ms: a beat's place to within half of that before interpolation
@@ -145,6 +146,23 @@ class MonoTake:
             self._stream = None
         parts, self._parts = self._parts, []  # ten minutes are 53 MB, which need not be held twice while they are transformed
         return np.concatenate(parts) if parts else np.zeros(0, np.float32)
+
+
+def whole_mix(blocks: Iterable[Floats], sample_rate_hz: int) -> Floats:
+    """Mix a whole take to mono at `SAMPLE_RATE_HZ`, shape (n,); parameters and errors are those of `even_blocks`."""
+    take = MonoTake(sample_rate_hz)
+    for block in even_blocks(blocks, sample_rate_hz):
+        take.add(mono_mix(block))
+    return take.samples()
+
+
+def for_networks(mono: Floats) -> Floats:
+    """Turn a mix at `SAMPLE_RATE_HZ` into what networks hear, at `NETWORK_RATE_HZ`, shape (n,).
+
+    Without its offset: to the speech detector a large one sounds like a voice.
+    """
+    resampled: Floats = soxr.resample(mono - mono.mean() if mono.size else mono, SAMPLE_RATE_HZ, NETWORK_RATE_HZ)
+    return resampled
 
 
 def mono_mix(block: Floats) -> Floats:

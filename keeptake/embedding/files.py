@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import soxr
 
-from keeptake.audio.samples import check_samples
-from keeptake.custody.decode import decode
+from keeptake.audio.frontend import NETWORK_RATE_HZ, even_blocks, for_networks, mono_mix, whole_mix
+from keeptake.custody.decode import open_audio
 from keeptake.embedding.models import DEFAULT_MODEL, Embedder, load_embedder
 from keeptake.model_store import ModelStore
 
@@ -22,9 +22,13 @@ def embed_file(path: Path, embedder: Embedder) -> np.ndarray:
     AudioRefusedError
         If it does not decode, or its samples are no numbers of a sound.
     """
-    samples, sample_rate_hz = decode(path)
-    check_samples(samples)
-    vector: np.ndarray = embedder.embed([soxr.resample(samples.mean(axis=1), sample_rate_hz, embedder.sample_rate_hz)])[0]
+    with open_audio(path) as audio:
+        if embedder.sample_rate_hz == NETWORK_RATE_HZ:  # as the analysis hears it, whose pass over the network may be shared
+            mono = for_networks(whole_mix(audio.blocks(), audio.sample_rate_hz))
+        else:
+            mixes = [mono_mix(block) for block in even_blocks(audio.blocks(), audio.sample_rate_hz)]
+            mono = soxr.resample(np.concatenate(mixes), audio.sample_rate_hz, embedder.sample_rate_hz)
+    vector: np.ndarray = embedder.embed([mono])[0]
     return vector
 
 

@@ -17,12 +17,12 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from keeptake.embedding.musicnn import SAMPLE_RATE_HZ, Musicnn, mel_patches
+from keeptake.embedding.musicnn import SAMPLE_RATE_HZ, Musicnn, MusicnnOutput, mel_patches
 from keeptake.errors import ConfigurationError
 from keeptake.model_store import ModelStore
 
 DEFAULT_MODEL = "musicnn-msd"
-MUSICNN_VERSION = "1"
+MUSICNN_VERSION = "2"  # 2: of the mix that the analysis hears
 FRONT_CHANNELS, ALL_CHANNELS = 561, 753
 PATCHES_A_BATCH = 512  # on a GPU: 1.3 GB of activations in half precision
 
@@ -142,13 +142,21 @@ class MusicnnEmbedder:
         patches = [mel_patches(samples, self._tagger.weights["mel"])[0] for samples in mono]
         if not patches:
             return np.zeros((0, self.dims), np.float32)
-        pooled = self._pooled(np.concatenate(patches))[:, self._varying]
-        lengths = np.array([len(each) for each in patches])
-        starts = np.cumsum(lengths) - lengths
-        channels = np.add.reduceat(pooled, starts, axis=0) / lengths[:, None]
-        spectra = [each.reshape(-1, each.shape[2]) for each in patches]
-        means, deviations = (np.stack(rows) for rows in ([s.mean(axis=0) for s in spectra], [s.std(axis=0) for s in spectra]))
-        return np.concatenate([channels, means, deviations], axis=1).astype(np.float32)
+        edges = np.cumsum([len(each) for each in patches])[:-1]
+        pooled = np.split(self._pooled(np.concatenate(patches)), edges)
+        return np.stack([self._vector(*each) for each in zip(patches, pooled, strict=True)])
+
+    def hear(self, mono_16k: np.ndarray) -> tuple[MusicnnOutput, np.ndarray]:
+        """What the network says about one audio, and its raw vector, shape (704,), out of one pass on the CPU."""
+        patches, starts_s = mel_patches(mono_16k, self._tagger.weights["mel"])
+        output = MusicnnOutput(*self._tagger.network(patches), starts_s)
+        return output, self._vector(patches, output.pooled)
+
+    def _vector(self, patches: np.ndarray, pooled: np.ndarray) -> np.ndarray:
+        """Of one audio's patches, shape (patches, 187, 96), and their channels, (patches, 1506)."""
+        spectra = patches.reshape(-1, patches.shape[2])
+        parts = [pooled[:, self._varying].mean(axis=0), spectra.mean(axis=0), spectra.std(axis=0)]
+        return np.concatenate(parts).astype(np.float32)
 
 
 def _in_torch(tagger: Musicnn, device: str) -> Callable[[np.ndarray], np.ndarray]:

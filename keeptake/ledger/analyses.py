@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 import sqlalchemy as sa
 
 from keeptake.ledger.bulk import upsert
@@ -54,6 +55,7 @@ class Heard(NamedTuple):
     sha256: str
     parts: Mapping[str, Part]  # those that were asked for
     features: Mapping[str, Any]  # columns of the asked parts
+    vector: np.ndarray | None = None  # of the default embedding, where the same pass gave it
 
 
 def versions_text(versions: Mapping[str, str]) -> str:

@@ -39,25 +39,38 @@ _PENDING = f"""
     ORDER BY a.sha256
 """
 _ADVANCE = f"""
-    UPDATE generations g SET status = 'embedded', updated_at = now()
-    WHERE g.captured_on = :day AND g.status = 'analyzed' AND {_HAS_VECTOR.format(audio="g.audio_sha256")}
+    WITH moved AS (
+        UPDATE generations g SET status = 'embedded', updated_at = now()
+        WHERE g.captured_on = :day AND g.status = 'analyzed' AND {_HAS_VECTOR.format(audio="g.audio_sha256")}
+        RETURNING g.audio_sha256
+    )
+    SELECT count(DISTINCT audio_sha256) FROM moved
 """
 
 
-def audio_to_embed(ledger: Ledger, day: str, model: str, version: str) -> list[ToEmbed]:
-    """Heard audio files of a day's generations without a vector; generations whose audio has one are moved on."""
-    values = {"day": day, "model": model, "version": version}
+def move_placed_on(ledger: Ledger, day: str, model: str, version: str) -> int:
+    """Move generations on whose audio has a vector already, as hearing may have left it, and count these audio files."""
     with ledger.begin() as connection:
-        connection.execute(sa.text(_ADVANCE), values)
-        return [ToEmbed(*row) for row in connection.execute(sa.text(_PENDING), values)]
+        return int(connection.execute(sa.text(_ADVANCE), {"day": day, "model": model, "version": version}).scalar_one())
 
 
-def save_embeddings(connection: sa.Connection, embedded: Sequence[Embedded], model: str, version: str) -> None:
-    """Store raw vectors and move the generations on."""
+def audio_to_embed(ledger: Ledger, day: str, model: str, version: str) -> list[ToEmbed]:
+    """Heard audio files of a day's generations without a vector."""
+    with ledger.begin() as connection:
+        return [ToEmbed(*row) for row in connection.execute(sa.text(_PENDING), {"day": day, "model": model, "version": version})]
+
+
+def save_vectors(connection: sa.Connection, embedded: Sequence[Embedded], model: str, version: str) -> None:
+    """Store raw vectors."""
     rows = [
         {"audio_sha256": file.sha256, "model": model, "version": version, "vector": _array_text(file.vector)} for file in embedded
     ]
     upsert(connection, embeddings, rows, conflict=("audio_sha256", "model", "version"))
+
+
+def save_embeddings(connection: sa.Connection, embedded: Sequence[Embedded], model: str, version: str) -> None:
+    """Store raw vectors and move the generations on."""
+    save_vectors(connection, embedded, model, version)
     connection.execute(
         sa.text(
             "UPDATE generations SET status = 'embedded', updated_at = now()"
