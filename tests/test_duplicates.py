@@ -180,6 +180,14 @@ def test_silent_takes_are_not_copies_of_each_other():
     assert not tells_enough(silent)
 
 
+def test_takes_that_agree_for_a_moment_and_oppose_each_other_elsewhere_are_no_pair():
+    """Every alignment of such a pair is worse than chance; `keeptake duplicates` over a whole folder ended with a ValueError."""
+    original = take(1)
+    opposed = original ^ np.uint64((1 << BITS) - 1)
+    opposed[130:166] = original[130:166]
+    assert find_duplicates({"a": original, "b": opposed}) == []
+
+
 def test_files_of_a_folder_are_grouped_and_the_rest_is_listed(tmp_path, signals):
     beat = signals.drum_beat(100, 12.0, 22_050, chords_hz=((220.0, 277.2, 329.6), (196.0, 246.9, 293.7), (174.6, 220.0, 261.6)))
     (tmp_path / "deep").mkdir()
