@@ -25,7 +25,7 @@ from keeptake.custody.decode import open_audio
 from keeptake.custody.lengths import check_length
 from keeptake.custody.probe import container_of
 from keeptake.custody.prove import judge_duration
-from keeptake.errors import AudioRefusedError
+from keeptake.errors import AudioReason, AudioRefusedError
 from keeptake.model_store import ModelStore
 
 FLAGS = (
@@ -216,15 +216,16 @@ def hear_file(
     name = str(path) if file is None else file
     try:
         info, heard = hear(path, parts=parts, networks=networks)
-        judge_duration(info.duration_s, promised_s=info.claimed_duration_s, container=info.format)
-        with path.open("rb") as opened:
-            check_length(opened, container_of(opened) or "")
+        reasons = sorted({part.reason for part in heard.values() if part.reason is not None})
+        if AudioReason.NON_FINITE_SAMPLES not in reasons:  # reading ended there, which says nothing of the file's length
+            judge_duration(info.duration_s, promised_s=info.claimed_duration_s, container=info.format)
+            with path.open("rb") as opened:
+                check_length(opened, container_of(opened) or "")
     except AudioRefusedError as refusal:
         return FileHeard(name, "quarantined", str(refusal.reason), refusal.detail, None, {})
     except OSError as error:
         return FileHeard(name, "quarantined", "not-found", f"{error.strerror}: {path}", None, {})
     if not any(part.status == "ok" for part in heard.values()):
-        reasons = sorted({part.reason for part in heard.values() if part.reason is not None})
         return FileHeard(name, "quarantined", reasons[0], f"nothing can be heard: {', '.join(reasons)}", info, heard)
     return FileHeard(name, "ok", None, None, info, heard)
 

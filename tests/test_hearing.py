@@ -79,9 +79,13 @@ def test_a_truncated_file_is_quarantined(beat):
     assert analysis_line(hear_file(beat))["status"] == "quarantined"
 
 
-def test_samples_that_are_no_numbers_are_quarantined(tmp_path):
+@pytest.mark.parametrize("duration_s", [1, 30])
+def test_samples_that_are_no_numbers_are_quarantined(tmp_path, duration_s):
+    """Of a longer file the first block alone was read, and the refusal was that 30 s were promised and 4 s decoded."""
     path = tmp_path / "nan.wav"
-    soundfile.write(path, np.full(44_100, np.nan, np.float32), 44_100, subtype="FLOAT")
+    samples = np.zeros(duration_s * 44_100, np.float32)
+    samples[1_000] = np.nan
+    soundfile.write(path, samples, 44_100, subtype="FLOAT")
     line = analysis_line(hear_file(path))
     assert (line["status"], line["reason"]) == ("quarantined", "non-finite-samples")
 
