@@ -34,7 +34,7 @@ from keeptake.audio.tonal import PITCH_CLASSES
 from keeptake.curation.prompts import TEMPO_RANGE_BPM, Wish, parse_key, parse_prompt
 from keeptake.curation.styles import genres_of, moods_of, related_to
 
-ADHERENCE_VERSION = "1"
+ADHERENCE_VERSION = "2"
 
 WEIGHTS = {"tempo": 3.0, "vocals": 3.0, "key": 2.0, "text_audio": 2.0, "duration": 1.0, "genre": 1.0, "mood": 0.5}
 WORTH = {"half": 0.7, "double": 0.7, "fifth": 0.5, "relative": 0.3, "related": 0.5, "exact": 1.0, "as-asked": 1.0}

@@ -22,7 +22,7 @@ _MODE: dict[str, Literal["major", "minor"]] = {"major": "major", "maj": "major",
 
 _NUMBER = r"(?<![\d.,])(\d{2,3}(?:[.,]\d{1,3})?)(?![.,]?\d)"
 _RANGE = rf"{_NUMBER}(?:\s*(?:-|–|—|to|and)\s*{_NUMBER})?"
-_BPM = r"(?:b\.?p\.?m\b\.?|beats?\s+(?:per|a|/)\s*min(?:ute)?s?\b)"
+_BPM = r"(?:b\.?p\.?m(?:s\b|\b\.?)|beats?\s+(?:per|a|/)\s*min(?:ute)?s?\b)"
 _TEMPO = (
     re.compile(rf"{_RANGE}\s*-?\s*{_BPM}", re.IGNORECASE),
     re.compile(
@@ -31,7 +31,8 @@ _TEMPO = (
     ),
 )
 
-# The letter is upper case unless "in" or "key" announces it, and an "a" that more words follow is an article: "in a minor way".
+# The letter is upper case unless "in" or "key" announces it or whole words follow.
+# An "a" that more words follow is an article: "in a minor way".
 _SIGNED = r"\s*-?\s*(♯|♭|#|sharp\b|flat\b)"
 _TONIC = rf"(?:{_SIGNED}|(b)(?=\s|m|-|$))?"
 _KEY = (
@@ -41,6 +42,10 @@ _KEY = (
         re.IGNORECASE,
     ),
     re.compile(rf"(?<![A-Za-z#♯♭'’])([A-G]){_TONIC}\s*-?\s*(?:((?i:major|minor|maj|min))\b|(m)(?![A-Za-z]))"),
+    # Lower case where it can be nothing else: "a minor" is an article before a word, "am" a verb, "ebm" a genre.
+    re.compile(
+        r"(?<![A-Za-z#♯♭'’])([b-g])(?:\s*-?\s*(♯|#|sharp\b|flat\b)|(b))?\s*-?\s*(?:(major|minor)\b|((?<=[#♯])m)(?![A-Za-z]))"
+    ),
 )
 _MORE_WORDS = re.compile(r"\s+(?!(?:at|with|and|no|in|bpm|tempo|around|beat|track|instrumental|loop)\b)[A-Za-z]")
 _WITHOUT_MODE = re.compile(rf"\b[Kk]ey(?:\s+of|\s*[:=])\s*([A-G])(?:{_SIGNED}|(b)(?![A-Za-z]))?(?![A-Za-z#♯♭])")
@@ -51,13 +56,21 @@ _VOICE = (
 )
 _KIND = r"(?:(?:any|a|an|the|lead|backing|male|female|human|sung|main|spoken|rap|real|more|kind\s+of|sort\s+of|additional)\s+)*"
 _LIST = r"(?:(?:[a-z]{1,15}\s*,\s*){0,4}[a-z]{1,15}\s*,?\s*n?or\s+)?"  # no drums, bass or vocals
+_DENIED = r"[:=]\s*(?:none|no|off|false|0)\b"
 _NO_VOICE = re.compile(
     r"\b(?:no|not?\s+any|without|minus|non|zero|never|lacks?|lacking|free\s+of|devoid\s+of|removed?|exclud(?:e|es|ing)|"
+    r"ohne|sans|sin|sem|senza|"  # the words of other languages that stand before the English one
     rf"don'?t\s+(?:add|use|want))\b[\s\-]*{_LIST}{_KIND}{_VOICE}\b(?:\s*(?:,|n?or|and)\s*{_KIND}{_VOICE}\b)*"
-    rf"|\b{_VOICE}[\s\-]*(?:free|less|off|removed)\b|\binstrumentals?\b",
+    rf"|\b{_VOICE}[\s\-]*(?:free|less|off|removed)\b|\b{_VOICE}\s*{_DENIED}|\binstrumentals?\b",
     re.IGNORECASE,
 )
-_NOT_INSTRUMENTAL = re.compile(r"\b(?:not|non|isn'?t|no)[\s\-]+(?:an?\s+)?instrumentals?\b", re.IGNORECASE)
+_NOT_INSTRUMENTAL = re.compile(
+    rf"\b(?:not|non|isn'?t|no)[\s\-]+(?:an?\s+)?instrumentals?\b|\binstrumentals?\s*{_DENIED}", re.IGNORECASE
+)
+_INSTRUMENTAL_PART = re.compile(
+    r"\binstrumental\s+(?:breaks?|breakdowns?|intros?|outros?|interludes?|sections?|parts?|passages?|bridges?|hooks?|solos?|drops?)\b",
+    re.IGNORECASE,
+)
 # A chopped or sampled voice, a vocoder's or a "vocal-like" lead may sound like one or not: neither wish is read from it.
 _PERHAPS_VOICE = re.compile(
     rf"\b{_VOICE}[\s\-]*(?:chops?|chopped|samples?|cuts?|stabs?|like|fx|pads?|synths?|synth\s+pads?|textures?)\b"
@@ -150,7 +163,7 @@ def _name(letter: str, sign: str | None, mode: str | None) -> str:
 
 def _voices(text: str) -> set[bool]:
     voices = set()
-    rest = _PERHAPS_VOICE.sub(" ", text)
+    rest = _INSTRUMENTAL_PART.sub(" ", _PERHAPS_VOICE.sub(" ", text))
     if _NOT_INSTRUMENTAL.search(rest):
         voices.add(True)
         rest = _NOT_INSTRUMENTAL.sub(" ", rest)
