@@ -260,12 +260,18 @@ def similar(
 def duplicates(paths: list[Path], as_json: Json = False) -> None:
     """Groups of near-duplicates among anyone's files and folders."""
     from keeptake.duplicate_files import duplicates_of_files
+    from keeptake.progress import bar, to_log
 
-    found = duplicates_of_files(paths)
+    with bar():
+        found = duplicates_of_files(paths, progress=to_log(lambda line: None))
     if as_json:
         print_json(found)
-    else:
-        print_rows([{"files": "\n".join(group["files"])} for group in found["groups"]], False, "Near-duplicates")
+        return
+    print_rows([{"files": "\n".join(group["files"])} for group in found["groups"]], False, "Near-duplicates")
+    shared = [{"files": "\n".join(pair["files"]), "matched_s": pair["matched_s"]} for pair in found["excerpts"]]
+    for rows, title in ((shared, "One holds a part of the other"), (found["not_compared"], "Not compared")):
+        if rows:
+            print_rows(rows, False, title)
 
 
 @app.command()

@@ -30,8 +30,12 @@ def print_rows(rows: Iterable[Mapping[str, Any]], as_json: bool, title: str) -> 
         if not at:
             for name in row:
                 table.add_column(name)
-        table.add_row(*("" if value is None else str(value) for value in row.values()))
+        table.add_row(*map(_cell, row.values()))
     show(table if table.columns else f"{title}: none")
+
+
+def _cell(value: object) -> str:
+    return "" if value is None else str(round(value, 3) if isinstance(value, float) else value)
 
 
 def show(table: "Table | str") -> None:

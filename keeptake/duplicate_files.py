@@ -5,7 +5,7 @@ is never dropped: it is listed with its reason. Belongs here: files in, plain JS
 (`curation/duplicates.py`), takes of the ledger (`fingerprinting.py`).
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,17 +14,18 @@ from keeptake.audio.fingerprint import Codes
 from keeptake.curation.duplicates import DuplicatePair, find_duplicates, groups, tells_enough
 from keeptake.errors import AudioRefusedError, ConfigurationError, InvalidAudioError
 from keeptake.fingerprinting import fingerprint_file
+from keeptake.stage import Progress, silent
 
 
-def duplicates_of_files(paths: Iterable[Path], *, heard: Callable[[Path], object] = lambda path: None) -> dict[str, Any]:
+def duplicates_of_files(paths: Iterable[Path], *, progress: Progress = silent) -> dict[str, Any]:
     """Find copies among files.
 
     Parameters
     ----------
     paths : iterable of Path
         Files, and folders whose files are taken with all that lies below; files whose names begin with a dot are passed over.
-    heard : callable
-        Told of each file once it has been read, for a progress bar.
+    progress : callable
+        Told after each file how many have been read, and of how many.
 
     Returns
     -------
@@ -39,12 +40,15 @@ def duplicates_of_files(paths: Iterable[Path], *, heard: Callable[[Path], object
     """
     codes: dict[str, Codes] = {}
     not_compared: list[dict[str, str]] = []
-    for path in _files(paths):
+    files = list(_files(paths))
+    for done, path in enumerate(files, start=1):
         name = str(path)
         try:
             codes[name] = fingerprint_file(path)
         except AudioRefusedError as refusal:
             not_compared.append({"file": name, "reason": str(refusal.reason), "detail": refusal.detail})
+        except OSError as error:
+            not_compared.append({"file": name, "reason": "not-found", "detail": f"{error.strerror}: {path}"})
         except InvalidAudioError as error:
             not_compared.append({"file": name, "reason": "non-finite-samples", "detail": str(error)})
         else:
@@ -52,7 +56,7 @@ def duplicates_of_files(paths: Iterable[Path], *, heard: Callable[[Path], object
                 del codes[name]
                 detail = "shorter than 4.5 s, silent, or a sound that stands still: nothing to tell it from others by"
                 not_compared.append({"file": name, "reason": "tells-too-little", "detail": detail})
-        heard(path)
+        progress("fingerprint", done, len(files))
     pairs = find_duplicates(codes)
     return {
         "groups": [{"files": list(g.members), "evidence": [_evidence(pair) for pair in g.pairs]} for g in groups(pairs)],

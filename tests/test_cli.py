@@ -176,3 +176,12 @@ def test_a_filter_of_similar_that_cannot_be_meant_is_refused(home, given, said):
     done = keeptake(home, "similar", "take-0", *given)
     assert (done.returncode, done.stdout) == (2, "")
     assert said in done.stderr
+
+
+def test_duplicates_tells_people_what_was_not_compared(tmp_path, source):
+    """The table named the groups alone: a broken file looked like one without copies."""
+    (tmp_path / "page.wav").write_text("<html>no such song</html>")
+    takes = sorted(source.glob("?.wav"))
+    done = keeptake(tmp_path, "duplicates", *map(str, takes), str(tmp_path / "page.wav"))
+    assert (done.returncode, "page.wav" in done.stdout.replace("\n", ""), "not-audio" in done.stdout) == (0, True, True)
+    assert f"{len(takes) + 1}/{len(takes) + 1}" in done.stderr

@@ -196,9 +196,9 @@ def test_files_of_a_folder_are_grouped_and_the_rest_is_listed(tmp_path, signals)
     soundfile.write(tmp_path / "quiet.flac", np.zeros(22_050 * 8, np.float32), 22_050)
     (tmp_path / "page.mp3").write_text("<html>no such song</html>")
     (tmp_path / ".hidden.wav").write_bytes(b"passed over")
-    heard = []
+    told = []
 
-    found = duplicates_of_files([tmp_path, tmp_path / "one.wav"], heard=heard.append)
+    found = duplicates_of_files([tmp_path, tmp_path / "one.wav"], progress=lambda stage, done, total: told.append((done, total)))
 
     json.dumps(found)
     (group,) = found["groups"]
@@ -206,7 +206,16 @@ def test_files_of_a_folder_are_grouped_and_the_rest_is_listed(tmp_path, signals)
     assert group["evidence"][0]["offset_s"] == pytest.approx(0.5, abs=0.11)
     reasons = {entry["file"]: entry["reason"] for entry in found["not_compared"]}
     assert reasons == {str(tmp_path / "page.mp3"): "not-audio", str(tmp_path / "quiet.flac"): "tells-too-little"}
-    assert len(heard) == 4
+    assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+
+def test_a_file_that_goes_away_meanwhile_is_listed_and_ends_nothing(tmp_path, signals):
+    beat = signals.drum_beat(100, 12.0, 22_050, chords_hz=((220.0, 277.2, 329.6), (196.0, 246.9, 293.7), (174.6, 220.0, 261.6)))
+    for name in ("a.wav", "b.wav", "c.wav"):
+        soundfile.write(tmp_path / name, beat, 22_050)
+    found = duplicates_of_files([tmp_path], progress=lambda stage, done, total: (tmp_path / "b.wav").unlink(missing_ok=True))
+    assert [entry["reason"] for entry in found["not_compared"]] == ["not-found"]
+    assert found["groups"][0]["files"] == [str(tmp_path / "a.wav"), str(tmp_path / "c.wav")]
 
 
 def test_a_missing_file_is_refused(tmp_path):

@@ -14,6 +14,7 @@ from sqlalchemy.engine import make_url
 
 from keeptake.embedding.models import DEFAULT_MODEL, MUSICNN_VERSION
 from keeptake.embedding.scaler import apply_scaler
+from keeptake.errors import ConfigurationError
 from keeptake.ledger import similarity
 from keeptake.ledger.connection import Ledger, libpq_url
 from keeptake.ledger.embeddings import current_scaler, index_name, read_scaler, renew_space, scaler_in_use
@@ -289,8 +290,24 @@ def test_no_space_yet_is_said(ledger):
         similar(ledger, "g0")
 
 
-def test_take_that_is_not_placed_yet_is_said(placed):
-    with pytest.raises(EmbeddingPendingError, match="take 'g9999999' is not placed"):
+QUARANTINED = "audio_status = 'quarantined', audio_reason = 'truncated', audio_sha256 = NULL"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [("updated_at = now()", "repeat when"), (QUARANTINED, "its audio is quarantined, see `keeptake explain g1`")],
+)
+def test_take_that_is_not_placed_yet_is_said_with_what_it_waits_for(small, change, said):
+    with small.begin() as connection:
+        connection.execute(sa.text(f"DELETE FROM scaled_embeddings WHERE audio_sha256 = '{sha(1)}'"))
+        connection.execute(sa.text(f"UPDATE generations SET {change} WHERE generation_id = 'g1'"))
+    with pytest.raises(EmbeddingPendingError, match=f"take 'g1' is not placed by musicnn-msd yet: {said}"):
+        similar(small, "g1")
+
+
+def test_unknown_take_is_no_take_that_is_still_to_be_placed(placed):
+    """A mistyped id was to be asked for again later, for ever."""
+    with pytest.raises(ConfigurationError, match="no take g9999999: `keeptake status"):
         similar(placed, "g9999999")
 
 

@@ -1,6 +1,5 @@
 """The whole story of one take: captured, fetched, heard, judged, kept or left out, published. Belongs here: telling it."""
 
-import difflib
 from typing import Any
 
 import sqlalchemy as sa
@@ -9,6 +8,7 @@ from keeptake.errors import ConfigurationError
 from keeptake.ledger.connection import Ledger
 from keeptake.ledger.datasets import versions_that_hold
 from keeptake.ledger.tables import adherence, analyses, audio, duplicate_pairs, features, generations, quality_scores, selections
+from keeptake.ledger.unknown import no_such_take
 from keeptake.records import file_id, rfc3339
 
 _MOST_RELATIVES = 20
@@ -31,7 +31,7 @@ def explain(ledger: Ledger, generation_id: str) -> dict[str, Any]:
     with ledger.begin() as connection:
         take = connection.execute(sa.select(generations).where(generations.c.generation_id == generation_id)).mappings().first()
         if take is None:
-            raise ConfigurationError(_no_take(connection, generation_id))
+            raise ConfigurationError(no_such_take(connection, generation_id))
         sha256, key = take["audio_sha256"], take["id"]
         kept = connection.execute(sa.select(audio).where(audio.c.sha256 == sha256)).mappings().first()
         heard = connection.execute(sa.select(features).where(features.c.audio_sha256 == sha256)).mappings().first()
@@ -122,11 +122,3 @@ def _siblings(connection: sa.Connection, take: Any) -> list[str]:  # noqa: ANN40
     alike = sa.func.lower(generations.c.user_prompt) == take["user_prompt"].lower()
     query = sa.select(generations.c.generation_id).where(alike, generations.c.id != take["id"])
     return list(connection.scalars(query.order_by(generations.c.generation_id).limit(_MOST_RELATIVES)))
-
-
-def _no_take(connection: sa.Connection, generation_id: str) -> str:
-    alike = generations.c.generation_id.startswith(generation_id[:6], autoescape=True)
-    near = difflib.get_close_matches(
-        generation_id, connection.scalars(sa.select(generations.c.generation_id).where(alike).limit(1000)), n=1
-    )
-    return f"no take {generation_id}" + (f": did you mean {near[0]}?" if near else ": `keeptake status --rows` lists them")

@@ -25,9 +25,10 @@ import sqlalchemy as sa
 
 from keeptake.embedding.models import DEFAULT_MODEL
 from keeptake.embedding.scaler import apply_scaler
-from keeptake.errors import UnavailableError
+from keeptake.errors import ConfigurationError, KeeptakeError, UnavailableError
 from keeptake.ledger.connection import Ledger
 from keeptake.ledger.embeddings import StoredScaler, read_scaler, scaler_in_use
+from keeptake.ledger.unknown import no_such_take
 
 EXACT_MOST = 25_000  # takes that are compared one by one: about 12 ms
 MOST_NEIGHBOURS = 200
@@ -103,6 +104,8 @@ def similar(
     ------
     EmbeddingPendingError
         If there is no space yet, or the take is not in it.
+    ConfigurationError
+        If the ledger holds no such take; it names one that reads alike.
     ValueError
         If `k` is out of range, or the vector of another length than the model's.
     """
@@ -138,8 +141,18 @@ def _vector(connection: sa.Connection, target: str | np.ndarray, scaler: StoredS
     )
     vector: str | None = connection.execute(query, {"generation_id": target, "scaler": scaler.id}).scalar()
     if vector is None:
-        raise EmbeddingPendingError(f"take {target!r} is not placed by {scaler.model} yet: repeat when it is embedded")
+        raise _unplaced(connection, target, scaler.model)
     return vector
+
+
+def _unplaced(connection: sa.Connection, target: str, model: str) -> KeeptakeError:
+    """Why a take has no place: it is unknown, or its audio is not there, or its turn has not come."""
+    query = sa.text("SELECT audio_status FROM generations WHERE generation_id = :generation_id")
+    status: str | None = connection.execute(query, {"generation_id": target}).scalar()
+    if status is None:
+        return ConfigurationError(no_such_take(connection, target))
+    when = "repeat when it is embedded" if status == "stored" else f"its audio is {status}, see `keeptake explain {target}`"
+    return EmbeddingPendingError(f"take {target!r} is not placed by {model} yet: {when}")
 
 
 def _given(filters: Filters) -> dict[str, Any]:
