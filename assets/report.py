@@ -12,8 +12,9 @@ import dagster as dg
 import polars as pl
 import sqlalchemy as sa
 
+from keeptake.rounding import rounded
+
 MAX_ROWS = 50
-SMALL = 0.1  # below, three decimals would lose digits that count
 _PUNCTUATION = re.compile(r"[!-/:-@\[-`{-~]")
 
 
@@ -41,15 +42,6 @@ def _shown(value: object) -> str | int | float | bool | None:
     if isinstance(value, float):
         return rounded(value)
     return value if isinstance(value, str | int | bool | None) else str(value)
-
-
-def rounded(value: float) -> float:
-    """Round to what a person reads: three decimals, or three digits of what is smaller than that shows.
-
-    >>> rounded(121.00594634652224), rounded(0.00123456)
-    (121.006, 0.00123)
-    """
-    return round(value, 3) if abs(value) >= SMALL else float(f"{value:.3g}")
 
 
 def pictures(images: Mapping[str, bytes]) -> dg.MarkdownMetadataValue:

@@ -98,12 +98,12 @@ def import_(
 ) -> None:
     """Take generations in from a source; a repeated or interrupted import continues where it must."""
     from dagster_project.home import open_home
-    from keeptake.progress import bar, to_log
+    from keeptake.progress import bar
     from keeptake.settings import settings
     from keeptake.sources.pull import import_source
 
-    with open_home() as ledger, bar():
-        report = import_source(source, ledger, settings(), progress=to_log(lambda line: None))
+    with open_home() as ledger, bar() as progress:
+        report = import_source(source, ledger, settings(), progress=progress)
     if as_json:
         print_json(report.as_dict())
     else:
@@ -198,8 +198,9 @@ def analyze(
 ) -> None:
     """Hear files and print a line of JSON for each; one that does not decode is a line with its reason."""
     from keeptake.hearing_files import analyze_files
-    from keeptake.progress import bar, to_log
+    from keeptake.progress import bar
     from keeptake.settings import settings
+    from keeptake.stage import silent
 
     chosen = settings()
     lines = analyze_files(
@@ -210,8 +211,9 @@ def analyze(
         workers=chosen.workers,
         plot_dir=plot,
     )
-    listen = to_log(lambda line: None)
-    with nullcontext() if sys.stdout.isatty() else bar():  # on a terminal the lines themselves show how far it has come
+    with (
+        nullcontext(silent) if sys.stdout.isatty() else bar() as listen
+    ):  # on a terminal the lines themselves show how far it has come
         for done, line in enumerate(lines, start=1):
             print_json(line)  # JSON either way: an analysis has too many fields for a table
             listen("analyze", done, len(files))
@@ -260,10 +262,10 @@ def similar(
 def duplicates(paths: list[Path], as_json: Json = False) -> None:
     """Groups of near-duplicates among anyone's files and folders."""
     from keeptake.duplicate_files import duplicates_of_files
-    from keeptake.progress import bar, to_log
+    from keeptake.progress import bar
 
-    with bar():
-        found = duplicates_of_files(paths, progress=to_log(lambda line: None))
+    with bar() as progress:
+        found = duplicates_of_files(paths, progress=progress)
     if as_json:
         print_json(found)
         return

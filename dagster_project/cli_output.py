@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from keeptake.rounding import rounded
+
 if TYPE_CHECKING:  # rich is imported where a table is printed: most calls ask for JSON
     from rich.table import Table
 
@@ -35,7 +37,7 @@ def print_rows(rows: Iterable[Mapping[str, Any]], as_json: bool, title: str) -> 
 
 
 def _cell(value: object) -> str:
-    return "" if value is None else str(round(value, 3) if isinstance(value, float) else value)
+    return "" if value is None else str(rounded(value) if isinstance(value, float) else value)
 
 
 def show(table: "Table | str") -> None:

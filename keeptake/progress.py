@@ -30,8 +30,8 @@ def to_log(log: Callable[[str], None], *, every_s: float = LOG_EVERY_S) -> Progr
 
 
 @contextmanager
-def bar() -> Iterator[None]:
-    """Show a bar a stage on the terminal's error stream while the block runs."""
+def bar() -> Iterator[Progress]:
+    """Show a bar a stage on the terminal's error stream while the block runs; yields what feeds it."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
@@ -48,6 +48,6 @@ def bar() -> Iterator[None]:
 
         _terminal = listen
         try:
-            yield
+            yield listen
         finally:
             _terminal = None

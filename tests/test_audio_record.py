@@ -76,6 +76,7 @@ def test_what_is_heard_fits(signals, networks, name):
 
 
 def test_the_goldens_fit():
+    assert len(GOLDENS) == 10
     for path in GOLDENS:
         for part, answer in json.loads(path.read_text()).items():
             if answer["status"] == "ok":

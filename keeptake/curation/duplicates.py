@@ -340,7 +340,7 @@ def _best_alignment(turned: Codes, second: Codes, speeds: NDArray[np.float64], a
     offset = at_b - at_a / speed + np.tile(SHIFTS_FRAMES, len(speeds))
     differ = _laid_over(turned, second, speed, offset)
     score = np.where(differ >= 0, BITS / 2 - differ, 0).sum(axis=1)
-    near_best = np.flatnonzero(score >= score.max() - (1 - TIE) * abs(score.max()))  # all may be below 0: worse than chance
+    near_best = np.flatnonzero(score >= min(TIE * score.max(), score.max()))  # the best may be below 0: worse than chance
     top = int(near_best[np.abs(speed[near_best] - 1).argmin()])  # frames are too coarse to tell small speeds of short takes
     return _Alignment(float(score[top]), float(speed[top]), float(offset[top]), steps)
 
