@@ -235,7 +235,8 @@ def analysis_line(heard: FileHeard) -> dict[str, Any]:
 
     `bpm` and `vocals` repeat `tempo_bpm` and `has_vocals` under the names that scoring scripts read. The name of a file is
     printed as it was given, so that labels match when the command runs in the folder that their names are relative to. `parts`
-    holds everything that was heard, in the types of `keeptake.audio.record`.
+    holds everything that was heard, in the types of `keeptake.audio.record`; `versions` and `parts_cpu_s` say of each part what
+    code heard it and how long that took.
 
     Parameters
     ----------
@@ -270,5 +271,9 @@ def analysis_line(heard: FileHeard) -> dict[str, Any]:
     rest = {column: columns[column] for group in FEATURE_COLUMNS.values() for column in group if column not in promised}
     nulls = {name: part.reason for name, part in heard.parts.items() if part.status == "null"}
     values = {name: part.values for name, part in heard.parts.items() if part.status == "ok"}
-    cpu_s = None if heard.info is None else heard.info.cpu_s
-    return promised | rest | {"detail": heard.detail, "null_parts": nulls, "cpu_s": cpu_s, "parts": values}
+    made = {
+        "versions": {name: part.version for name, part in heard.parts.items()},
+        "parts_cpu_s": {name: part.cpu_s for name, part in heard.parts.items()},
+        "cpu_s": None if heard.info is None else heard.info.cpu_s,
+    }
+    return promised | rest | {"detail": heard.detail, "null_parts": nulls} | made | {"parts": values}

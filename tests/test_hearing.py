@@ -57,6 +57,8 @@ def test_a_line_holds_what_programs_were_promised(beat):
     assert isinstance(line["sections"], list)
     assert isinstance(line["flags"], list)
     assert line["null_parts"] == {"vocals": "no-networks", "style": "no-networks"}
+    assert line["versions"] == PART_VERSIONS
+    assert line["parts_cpu_s"].keys() == PART_VERSIONS.keys() and 0 < sum(line["parts_cpu_s"].values()) <= line["cpu_s"]
     assert json.loads(json.dumps(line, allow_nan=False)) == line
 
 
