@@ -25,6 +25,12 @@ def signals() -> ModuleType:
     return _module("signals")
 
 
+@pytest.fixture(scope="session")
+def peak_memory() -> ModuleType:
+    """How much memory something takes: the module `tests/peak_memory.py`."""
+    return _module("peak_memory")
+
+
 def _module(name: str) -> ModuleType:
     """Load `tests/NAME.py`, which importlib mode does not put on the path."""
     spec = importlib.util.spec_from_file_location(f"keeptake_test_{name}", HERE / f"{name}.py")

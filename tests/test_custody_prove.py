@@ -260,14 +260,14 @@ def test_a_playlist_opens_nothing(tmp_path):
         assert opened.streams.audio
 
 
-def test_memory_does_not_grow_with_length(dev_data):
+def test_memory_does_not_grow_with_length(dev_data, peak_memory):
     """Ten minutes decoded in blocks: 300 MB would be three times the samples."""
     with open_audio(dev_data / "audio" / "x_ten_minutes.mp3") as stream:
         blocks = stream.blocks()
         next(blocks)
-        before = psutil.Process().memory_info().rss
+        memory = peak_memory.PeakMemory()
         assert sum(len(block) for block in blocks) / stream.sample_rate_hz == pytest.approx(600 - BLOCK_S, abs=0.5)
-    assert psutil.Process().memory_info().rss - before < 50 * 2**20
+        assert memory.added_mb() < 50
 
 
 def test_an_upload_is_proved_and_kept(corruption, pool, tmp_path):

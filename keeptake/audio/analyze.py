@@ -402,7 +402,7 @@ _PARTS: dict[str, Callable[[_Take], Answer]] = {
     "spectrum": _hear_spectrum,
     "loudness": _hear_loudness,
     "defects": _hear_defects,
+    "structure": _hear_structure,  # takes the most memory: heard while there is no mix for the networks yet
     "vocals": _hear_vocals,
     "style": _hear_style,
-    "structure": _hear_structure,
 }

@@ -121,31 +121,31 @@ def even_blocks(blocks: Iterable[Floats], sample_rate_hz: int) -> Iterator[Float
 
 
 class MonoTake:
-    """Collects the mix of a take, resampled to `SAMPLE_RATE_HZ` as it comes.
+    """Collects the mix of a take, resampled as it comes.
 
     Parameters
     ----------
     sample_rate_hz : int
         Rate of what comes.
+    to_hz : int
+        Rate of what is kept.
     """
 
-    def __init__(self, sample_rate_hz: int) -> None:
-        self._stream = (
-            None if sample_rate_hz == SAMPLE_RATE_HZ else soxr.ResampleStream(sample_rate_hz, SAMPLE_RATE_HZ, 1, dtype="float32")
-        )
-        self._parts: list[Floats] = []
+    def __init__(self, sample_rate_hz: int, to_hz: int = SAMPLE_RATE_HZ) -> None:
+        self._stream = None if sample_rate_hz == to_hz else soxr.ResampleStream(sample_rate_hz, to_hz, 1, dtype="float32")
+        # One buffer that grows: pieces, joined at the end, leave ten minutes' room behind that the process does not give back.
+        self._samples = bytearray()
 
     def add(self, mix: Floats) -> None:
         """Take in one block's mix, shape (n,)."""
-        self._parts.append(mix if self._stream is None else self._stream.resample_chunk(mix))
+        self._samples += (mix if self._stream is None else self._stream.resample_chunk(mix)).data
 
     def samples(self) -> Floats:
         """Flush the resampler and return the whole mix, shape (n,)."""
         if self._stream is not None:
-            self._parts.append(self._stream.resample_chunk(np.zeros(0, np.float32), last=True))
+            self._samples += self._stream.resample_chunk(np.zeros(0, np.float32), last=True).data
             self._stream = None
-        parts, self._parts = self._parts, []  # ten minutes are 53 MB, which need not be held twice while they are transformed
-        return np.concatenate(parts) if parts else np.zeros(0, np.float32)
+        return np.frombuffer(self._samples, np.float32)
 
 
 def whole_mix(blocks: Iterable[Floats], sample_rate_hz: int) -> Floats:
@@ -161,8 +161,11 @@ def for_networks(mono: Floats) -> Floats:
 
     Without its offset: to the speech detector a large one sounds like a voice.
     """
-    resampled: Floats = soxr.resample(mono - mono.mean() if mono.size else mono, SAMPLE_RATE_HZ, NETWORK_RATE_HZ)
-    return resampled
+    take, offset = MonoTake(SAMPLE_RATE_HZ, NETWORK_RATE_HZ), mono.mean() if mono.size else 0
+    size = round(BLOCK_S * SAMPLE_RATE_HZ)
+    for start in range(0, mono.size, size):
+        take.add(mono[start : start + size] - offset)
+    return take.samples()
 
 
 def mono_mix(block: Floats) -> Floats:
