@@ -1,17 +1,21 @@
 """The versioned space that similarity is measured in: a scaler fitted on the corpus, and the index over scaled vectors."""
 
 import dagster as dg
+import polars as pl
 
 from assets import report, takes
 from keeptake.audio_store import AudioStore
-from keeptake.embedding.models import DEFAULT_MODEL, version_of
+from keeptake.embedding import DEFAULT_MODEL
+from keeptake.embedding.further import by_each_model
+from keeptake.embedding.models import version_of
 from keeptake.examples import draw_thumbnails
 from keeptake.ledger import overviews, tables
 from keeptake.ledger.connection import Ledger
 from keeptake.ledger.embeddings import SpaceReport, renew_space
-from keeptake.settings import settings
+from keeptake.settings import listed, settings
 from resources.audio_store import AudioStoreResource
 from resources.ledger import LedgerResource
+from resources.model_store import ModelStoreResource
 
 
 @dg.asset(
@@ -24,10 +28,16 @@ from resources.ledger import LedgerResource
         "dagster/table_name": "public.embedding_scalers",
     },
 )
-def embedding_space(ledger: LedgerResource, audio_store: AudioStoreResource) -> dg.MaterializeResult[None]:
+def embedding_space(
+    ledger: LedgerResource, audio_store: AudioStoreResource, model_store: ModelStoreResource
+) -> dg.MaterializeResult[None]:
     """The current scaler with every vector scaled by it; fitted anew, as a new version, where the corpus has outgrown it."""
-    done = renew_space(ledger.get(), DEFAULT_MODEL, version_of(DEFAULT_MODEL))
-    scaler = done.scaler
+
+    def renew(model: str) -> SpaceReport:
+        return renew_space(ledger.get(), model, version_of(model, model_store.get()))
+
+    spaces, kept_from = by_each_model(listed(settings().embedding_models), renew)
+    done, scaler = spaces[DEFAULT_MODEL], spaces[DEFAULT_MODEL].scaler
     return dg.MaterializeResult(
         metadata={
             "dagster/row_count": done.vectors,
@@ -35,9 +45,25 @@ def embedding_space(ledger: LedgerResource, audio_store: AudioStoreResource) -> 
             "is_renewed": done.is_renewed,
             "scaler_version": scaler.version if scaler else "too few vectors for a space",
             "fitted_on": scaler.fitted_on if scaler else 0,
+            "spaces": report.table(_table(spaces, kept_from)),
             "neighbours": _neighbours(ledger.get(), audio_store.get(), done),
         }
     )
+
+
+def _table(spaces: dict[str, SpaceReport], kept_from: dict[str, str]) -> pl.DataFrame:
+    rows = [
+        {
+            "model": model,
+            "scaler_version": done.scaler.version if done.scaler else None,
+            "vectors": done.vectors,
+            "added": done.added,
+            "is_renewed": done.is_renewed,
+            "remark": "" if done.scaler else "too few vectors for a space",
+        }
+        for model, done in spaces.items()
+    ]
+    return pl.DataFrame([*rows, *({"model": model, "remark": why} for model, why in kept_from.items())], infer_schema_length=None)
 
 
 def _neighbours(ledger: Ledger, store: AudioStore, done: SpaceReport) -> dg.MarkdownMetadataValue:

@@ -8,7 +8,7 @@ from assets import report, takes
 from assets.partitions import capture_day
 from keeptake.audio_store import AudioStore
 from keeptake.curation.duplicates import Group
-from keeptake.embedding.models import DEFAULT_MODEL
+from keeptake.embedding import DEFAULT_MODEL
 from keeptake.examples import draw_thumbnails
 from keeptake.fingerprinting import fingerprint_day, prepare_fingerprinting
 from keeptake.ledger import tables

@@ -22,7 +22,8 @@ import numpy as np
 import soxr
 
 from keeptake.custody.decode import decode
-from keeptake.embedding.models import DEFAULT_MODEL, load_embedder
+from keeptake.embedding import DEFAULT_MODEL
+from keeptake.embedding.models import load_embedder
 from keeptake.embedding.musicnn import Musicnn, mel_patches
 from keeptake.embedding.scaler import apply_scaler, fit_scaler
 from keeptake.model_store import ModelStore

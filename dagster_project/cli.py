@@ -16,6 +16,7 @@ import typer
 
 from dagster_project import cli_datasets, cli_keys, cli_quarantine
 from dagster_project.cli_output import Json, flat, print_json, print_rows
+from keeptake.embedding import DEFAULT_MODEL
 from keeptake.errors import BusyError, ConfigurationError, KeeptakeError, PublicationError, UnavailableError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -241,6 +242,7 @@ def similar(
     key: Annotated[str | None, typer.Option(help="Heard key, such as Am or Eb major.", parser=_heard_key)] = None,
     tempo_from: TempoBpm = None,
     tempo_to: TempoBpm = None,
+    model: Annotated[str, typer.Option(help="Whose space: musicnn-msd, or one of KEEPTAKE_EMBEDDING_MODELS.")] = DEFAULT_MODEL,
     as_json: Json = False,
 ) -> None:
     """The takes that sound most like a take or a file."""
@@ -253,9 +255,11 @@ def similar(
     if tempo_from is not None and tempo_to is not None and not tempo_from <= tempo_to:
         raise typer.BadParameter("--tempo-from is above --tempo-to")
     filters = Filters(user_id=user, provider=provider, genre=genre, key=key, tempo_from_bpm=tempo_from, tempo_to_bpm=tempo_to)
-    wanted = vector_of_file(Path(target), settings().models_location) if Path(target).is_file() else target
+    models = settings().models_location
+    wanted = vector_of_file(Path(target), models, model=model) if Path(target).is_file() else target
     with open_home() as ledger:
-        print_rows([found._asdict() for found in nearest(ledger, wanted, k, filters)], as_json, f"Most like {target}")
+        found = nearest(ledger, wanted, k, filters, model=model)
+    print_rows([each._asdict() for each in found], as_json, f"Most like {target}")
 
 
 @app.command()

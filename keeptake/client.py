@@ -119,7 +119,10 @@ class Client:
         return statistics
 
     def similar(self, generation_id: str, k: int = 10, **filters: str | float) -> list[JsonObject]:
-        """Takes that sound most like this one; filters are userId, provider, genre, key, tempoFromBpm and tempoToBpm."""
+        """Takes that sound most like this one; filters are userId, provider, genre, key, tempoFromBpm and tempoToBpm.
+
+        In the space of `model`, musicnn-msd by default.
+        """
         params = {"k": k, **filters}
         items: list[JsonObject] = self._object("GET", f"{PREFIX}/{generation_id}/similar", params=params)["items"]
         return items

@@ -33,7 +33,7 @@ from multiprocessing.connection import Connection, wait
 from types import ModuleType, TracebackType
 from typing import Any, Generic, Literal, TypeVar
 
-from keeptake.errors import BusyError, UnavailableError
+from keeptake.errors import BusyError, KeeptakeError, UnavailableError
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -361,6 +361,9 @@ def _work(pipe: Connection, stderr: Connection, initializer: bytes, path: list[s
         prepare = pickle.loads(initializer)  # noqa: S301  (written by our own parent)
         if prepare is not None:
             prepare()
+    except KeeptakeError as refusal:  # says what to do, which a stack would bury
+        pipe.send(("broken", str(refusal)))
+        return
     except BaseException:
         pipe.send(("broken", traceback.format_exc(limit=5)))
         return

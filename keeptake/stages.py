@@ -7,11 +7,16 @@ theirs; the fetching of audio (`custody/`); scores, which need no day (`ledger/s
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+
 from keeptake.audio_store import AudioStore
 from keeptake.compute import Failed, Pool
+from keeptake.embedding import DEFAULT_MODEL
+from keeptake.embedding.models import version_of
 from keeptake.errors import AudioReason, AudioRefusedError
 from keeptake.ledger.analyses import Heard, ToHear, audio_to_hear, mark_unhearable, save_analyses
 from keeptake.ledger.connection import Ledger
@@ -51,7 +56,6 @@ def hear_day(
         If another run holds the day for longer than `limits.budget_s`.
     """
     from keeptake.audio.analyze import PART_VERSIONS
-    from keeptake.embedding.models import DEFAULT_MODEL, version_of
 
     def save(heard: list[Heard]) -> None:
         placed = [Embedded(file.sha256, file.vector) for file in heard if file.vector is not None]
@@ -75,38 +79,84 @@ def embed_day(
     *,
     model: str,
     version: str,
-    embed: Callable[[ToEmbed], Embedded] | None = None,
+    load_here: "Callable[[], Embedder] | None" = None,
     progress: Progress = silent,
 ) -> StageReport:
     """Place every heard audio file of a day that has no vector of this model and version.
 
-    Parameters and errors are those of `hear_day`; the pool's workers are prepared by `prepare_embedding`. Files that were placed
-    while they were heard count as done here.
+    Errors are those of `hear_day`. By the default model takes move on, and those that were placed while they were heard count as
+    done too; what it cannot place is quarantined. A further model only adds vectors, and tries again what it failed at.
+
+    Parameters
+    ----------
+    pool : Pool
+        Its workers prepared by `prepare_embedding`; by `prepare_opening` with `load_here`.
+    load_here : callable, optional
+        Loads an embedder that takes many audios at once, on a GPU: this process places them, as many together as are committed
+        together, and the workers only open the files. Called only where there is work.
     """
+    is_default = model == DEFAULT_MODEL
 
     def save(embedded: list[Embedded]) -> None:
         with ledger.begin() as connection:
-            save_embeddings(connection, embedded, model, version)
+            (save_embeddings if is_default else save_vectors)(connection, embedded, model, version)
 
     def fail(item: ToEmbed, failure: Failed) -> str:
-        return _quarantine(ledger, item.sha256, failure)
+        return _quarantine(ledger, item.sha256, failure) if is_default else _reason(failure)
 
-    with ledger.claim(f"embedding of {day}", wait_s=limits.budget_s):
-        placed = move_placed_on(ledger, day, model, version)
+    through = partial(work_through, f"embedding by {model}", pool, fail=fail, limits=limits, progress=progress)
+    with ledger.claim(f"embedding of {day} by {model}", wait_s=limits.budget_s):
+        placed = move_placed_on(ledger, day, model, version) if is_default else 0
         items = audio_to_embed(ledger, day, model, version)
-        report = work_through(
-            "embedding", pool, embed or embed_one, items, save=save, fail=fail, limits=limits, progress=progress
-        )
+        if load_here and items:
+            embedder = load_here()
+            report = through(
+                partial(open_one, rate_hz=embedder.sample_rate_hz), items, save=lambda opened: save(_together(opened, embedder))
+            )
+        else:
+            report = through(embed_one, items, save=save)
     return replace(report, done=report.done + placed)
 
 
+def _together(opened: "list[Opened]", embedder: "Embedder") -> list[Embedded]:
+    vectors = embedder.embed([file.mono for file in opened])
+    return [Embedded(file.sha256, vector) for file, vector in zip(opened, vectors, strict=True)]
+
+
+class WayOfPlacing(NamedTuple):
+    """What prepares the worker processes of `embed_day`, and what it loads in its own."""
+
+    prepare: Callable[[], None]
+    load_here: "Callable[[], Embedder] | None"
+
+
+def way_of_placing(audio_url: str, models: ModelStore, model: str) -> WayOfPlacing:
+    """Many takes at once on a GPU where there is one; else a take a worker, each with the model."""
+    from keeptake.embedding.models import has_gpu, load_embedder
+
+    if has_gpu():
+        return WayOfPlacing(partial(prepare_opening, audio_url), partial(load_embedder, model, models, device="cuda"))
+    return WayOfPlacing(partial(prepare_embedding, audio_url, models.folder, model), None)
+
+
 def _quarantine(ledger: Ledger, sha256: str, failure: Failed) -> str:
-    reason = AudioReason.TIMEOUT if failure.reason == "timeout" else AudioReason.CRASHED_WORKER
-    if isinstance(failure.error, AudioRefusedError):
-        reason = failure.error.reason
+    reason = _reason(failure)
     with ledger.begin() as connection:
-        mark_unhearable(connection, sha256, reason.value)
-    return reason.value
+        mark_unhearable(connection, sha256, reason)
+    return reason
+
+
+def _reason(failure: Failed) -> str:
+    if isinstance(failure.error, AudioRefusedError):
+        return failure.error.reason.value
+    return (AudioReason.TIMEOUT if failure.reason == "timeout" else AudioReason.CRASHED_WORKER).value
+
+
+class Opened(NamedTuple):
+    """An audio file that waits in memory to be placed."""
+
+    sha256: str
+    mono: np.ndarray  # shape (samples,), float32, at the embedder's rate
 
 
 class _Worker(NamedTuple):
@@ -123,15 +173,12 @@ _worker: _Worker | None = None
 
 def prepare_hearing(audio_url: str, models: Path) -> None:
     """Load in a worker process what `hear_one` needs."""
-    from keeptake.embedding.models import has_gpu
     from keeptake.embedding.shared_pass import SharedPass
     from keeptake.hearing import load_networks
 
     global _worker
-    networks, shared_pass = load_networks(ModelStore(models)), None
-    if not has_gpu():  # there the embedding's own stage takes many takes at once
-        shared_pass = SharedPass(ModelStore(models))
-        networks = replace(networks, style=shared_pass)
+    shared_pass = SharedPass(ModelStore(models))
+    networks = replace(load_networks(ModelStore(models)), style=shared_pass)
     _worker = _Worker(AudioStore(audio_url), networks=networks, shared_pass=shared_pass)
 
 
@@ -141,6 +188,12 @@ def prepare_embedding(audio_url: str, models: Path, model: str) -> None:
 
     global _worker
     _worker = _Worker(AudioStore(audio_url), embedder=load_embedder(model, ModelStore(models)))
+
+
+def prepare_opening(audio_url: str) -> None:
+    """Give a worker process what `open_one` needs."""
+    global _worker
+    _worker = _Worker(AudioStore(audio_url))
 
 
 def hear_one(item: ToHear) -> Heard:
@@ -167,3 +220,13 @@ def embed_one(item: ToEmbed) -> Embedded:
         raise RuntimeError("this process was not prepared by prepare_embedding")
     with _worker.store.as_file(item.sha256) as path:
         return Embedded(item.sha256, embed_file(path, _worker.embedder))
+
+
+def open_one(item: ToEmbed, *, rate_hz: int) -> Opened:
+    """Open one stored file for an embedder elsewhere."""
+    from keeptake.embedding.files import mono_of_file
+
+    if _worker is None:
+        raise RuntimeError("this process was not prepared by prepare_opening")
+    with _worker.store.as_file(item.sha256) as path:
+        return Opened(item.sha256, mono_of_file(path, rate_hz))

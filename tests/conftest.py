@@ -1,4 +1,4 @@
-"""Fixtures that several test files share. Belongs here: what is used by three files or more."""
+"""Fixtures that several test files share. Belongs here: what is used by two files or more."""
 
 import importlib.util
 from collections.abc import Iterator
@@ -23,6 +23,12 @@ DEV_DATA = HERE.parent.parent / "shared" / "data" / "dev"
 def signals() -> ModuleType:
     """Audio with known truth: the module `tests/signals.py`."""
     return _module("signals")
+
+
+@pytest.fixture(scope="session")
+def tiny_models() -> ModuleType:
+    """Large models made small: the module `tests/tiny_models.py`."""
+    return _module("tiny_models")
 
 
 @pytest.fixture(scope="session")

@@ -11,9 +11,10 @@ import soundfile
 
 from keeptake.audio.tonal import KEYS
 from keeptake.capture.app import PREFIX
-from keeptake.embedding.models import DEFAULT_MODEL
+from keeptake.embedding import DEFAULT_MODEL
 from keeptake.ledger import similarity
 from keeptake.ledger.embeddings import renew_space
+from keeptake.ledger.vectors import Embedded, save_vectors
 
 
 @pytest.fixture
@@ -131,6 +132,24 @@ def test_neighbours_are_named_nearest_first_with_the_version_of_the_space(servic
     assert [item["generationId"] for item in found.json()["items"]] == ["g1", "g2"]
     assert found.json()["items"][0]["similarity"] == pytest.approx(0.994, abs=0.01)
     assert found.json()["modelVersion"] == f"{DEFAULT_MODEL}@1/1"
+
+
+def test_each_model_has_a_space_of_its_own(service, capture_service):
+    for name in ("g0", "g1", "g2"):
+        service.post(capture_service.take(name))
+    place(service.ledger, np.array([[1.0, 0.0, 0.0], [0.99, 0.11, 0.0], [0.0, 1.0, 0.0]]))
+    pending = service.get("/g0/similar?model=clap:other")
+    assert (pending.status_code, pending.json()["code"]) == (409, "embedding-pending")
+    assert "by clap:other" in pending.json()["detail"]
+
+    upset = np.array([[1.0, 0.0], [0.0, 1.0], [0.9, 0.1]], np.float32)  # g2 is the nearest here
+    with service.ledger.begin() as connection:
+        save_vectors(connection, [Embedded(f"{n:064x}", vector) for n, vector in enumerate(upset)], "clap:other", "abc")
+    renew_space(service.ledger, "clap:other", "abc")
+    found = service.get("/g0/similar?model=clap:other&k=1").json()
+    assert found["items"][0]["generationId"] == "g2"
+    assert found["modelVersion"] == "clap:other@abc/1"
+    assert service.get("/g0/similar?k=1").json()["items"][0]["generationId"] == "g1"
 
 
 TAKES = 600

@@ -40,6 +40,9 @@ def divide(x): return 1 / x
 def loaded(_): return [name for name in ("torch", "dagster", "pytest", "numpy") if name in sys.modules]
 def threads(_): return os.environ["OMP_NUM_THREADS"]
 def broken_start(): raise RuntimeError("the model is missing")
+def refused_start():
+    from keeptake.errors import ModelMissingError
+    raise ModelMissingError("no model X: put it into Y")
 def unpicklable(_): return lambda: None
 def complain(x): os.write(2, f"complaint {x}\\n".encode()); return x
 def fall(x):
@@ -196,6 +199,13 @@ def test_workers_load_nothing_they_do_not_need_and_use_one_thread(pool, work):
 
 def test_workers_that_cannot_start_blame_no_item(work):
     with pytest.raises(UnavailableError, match="the model is missing"), Pool(1, initializer=work.broken_start):
+        pass
+
+
+def test_what_we_refuse_on_purpose_when_a_worker_starts_is_told_without_a_stack(work):
+    """What to download, and to where, once stood at the end of five frames."""
+    expected = "a worker process cannot start: no model X: put it into Y. No item was tried"
+    with pytest.raises(UnavailableError, match=f"^{expected}"), Pool(1, initializer=work.refused_start):
         pass
 
 

@@ -6,73 +6,20 @@ import shutil
 import numpy as np
 import pytest
 
-from keeptake.embedding.models import load_embedder, version_of
+from keeptake.embedding import large_models
+from keeptake.embedding.models import has_gpu, load_embedder, version_of
 from keeptake.errors import ConfigurationError, InvalidAudioError, ModelMissingError
 from keeptake.model_store import ModelStore
 
-transformers = pytest.importorskip("transformers", reason="the extra large-models is not installed")
+pytest.importorskip("transformers", reason="the extra large-models is not installed")
 pytestmark = pytest.mark.filterwarnings("default")  # transformers warns of its own deprecations
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    import torch
-
-    torch.manual_seed(0)
+def store(tmp_path_factory, tiny_models):
     store = ModelStore(tmp_path_factory.mktemp("models"))
-    _save_tiny_clap(store.folder / "tiny-clap")
-    _save_tiny_mert(store.folder / "tiny-mert")
+    tiny_models.save(store.folder)
     return store
-
-
-def _save_tiny_clap(folder):
-    from tokenizers import Tokenizer, models, pre_tokenizers
-
-    text = {"vocab_size": 32, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
-    audio = {
-        "hidden_size": 32,
-        "patch_embeds_hidden_size": 16,
-        "depths": [1, 1],
-        "num_attention_heads": [2, 2],
-        "num_mel_bins": 64,
-    }
-    config = transformers.ClapConfig(
-        text_config=text | {"projection_dim": 24, "max_position_embeddings": 40},
-        audio_config=audio | {"projection_dim": 24, "spec_size": 128, "patch_size": 4, "patch_stride": [4, 4], "window_size": 4},
-        projection_dim=24,
-    )
-    transformers.ClapModel(config).save_pretrained(folder)
-    words = ["<pad>", "<unk>", "<s>", "</s>", "slow", "fast", "guitar", "techno", "with"]
-    tokenizer = Tokenizer(models.WordLevel({word: number for number, word in enumerate(words)}, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    transformers.ClapProcessor(
-        transformers.ClapFeatureExtractor(max_length_s=1, truncation="rand_trunc"),
-        transformers.PreTrainedTokenizerFast(
-            tokenizer_object=tokenizer,
-            pad_token="<pad>",
-            unk_token="<unk>",
-            bos_token="<s>",
-            eos_token="</s>",
-            model_max_length=32,
-        ),
-    ).save_pretrained(folder)
-
-
-def _save_tiny_mert(folder):
-    config = transformers.HubertConfig(
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=16,
-        conv_dim=[8, 8],
-        conv_kernel=[10, 8],
-        conv_stride=[5, 4],
-        num_conv_pos_embeddings=16,
-        num_conv_pos_embedding_groups=2,
-        num_feat_extract_layers=2,
-    )
-    transformers.HubertModel(config).save_pretrained(folder)
-    transformers.Wav2Vec2FeatureExtractor(sampling_rate=24_000).save_pretrained(folder)
 
 
 @pytest.fixture(scope="module", params=["clap:tiny-clap", "mert:tiny-mert"])
@@ -120,6 +67,34 @@ def test_text_lies_in_the_space_of_the_audio(store):
 
     assert vectors.shape == (2, 24)
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+
+
+def test_many_texts_are_taken_a_batch_at_a_time_and_none_is_no_vector(store, monkeypatch):
+    """All prompts of a page, 20,000, once went through the network at once."""
+    embedder = load_embedder("clap:tiny-clap", store, device="cpu")
+    texts = ["slow guitar", "fast", "techno with guitar", "slow", "guitar"]
+    at_once = embedder.embed_text(texts)
+    taken = []
+    inner = embedder._model.get_text_features
+    monkeypatch.setattr(large_models, "TEXTS_A_BATCH", 2)
+    monkeypatch.setattr(
+        embedder._model, "get_text_features", lambda **inputs: taken.append(len(inputs["input_ids"])) or inner(**inputs)
+    )
+
+    np.testing.assert_allclose(embedder.embed_text(texts), at_once, atol=1e-5)
+    assert taken == [2, 2, 1]
+    assert embedder.embed_text([]).shape == (0, 24)
+
+
+@pytest.mark.parametrize("name", ["clap:tiny-clap", "mert:tiny-mert"])
+def test_gpu_gives_the_same_vectors(store, signals, name):
+    if not has_gpu():
+        pytest.skip("no GPU on this machine")
+    on_cpu, on_gpu = (load_embedder(name, store, device=device) for device in ("cpu", "cuda"))
+    sounds = [signals.white_noise(2.5, on_cpu.sample_rate_hz), signals.click_track(120, 6.1, on_cpu.sample_rate_hz)]
+
+    for left, right in zip(on_gpu.embed(sounds), on_cpu.embed(sounds), strict=True):
+        assert 1 - left @ right / np.linalg.norm(left) / np.linalg.norm(right) < 1e-3
 
 
 @pytest.mark.parametrize("samples", [np.zeros(0), np.zeros((2, 100)), np.array([np.nan])], ids=["empty", "stereo", "nan"])

@@ -6,7 +6,8 @@ import sys
 import numpy as np
 import pytest
 
-from keeptake.embedding.models import DEFAULT_MODEL, MusicnnEmbedder, has_gpu, load_embedder, version_of
+from keeptake.embedding import DEFAULT_MODEL
+from keeptake.embedding.models import MusicnnEmbedder, has_gpu, load_embedder, version_of
 from keeptake.embedding.musicnn import Musicnn
 from keeptake.embedding.shared_pass import SharedPass
 from keeptake.errors import InvalidAudioError

@@ -16,7 +16,7 @@ GRAPH = {
     "fingerprints": ("hearing", "day", {"audio_files"}),
     "embedding_space": ("embedding", None, {"embeddings"}),
     "near_duplicates": ("quality", None, {"fingerprints", "embedding_space"}),
-    "prompt_adherence": ("quality", None, {"analyzed_features"}),
+    "prompt_adherence": ("quality", None, {"analyzed_features", "embeddings"}),
     "quality_scores": ("quality", None, {"analyzed_features", "embeddings"}),
     "score_report": ("quality", None, {"quality_scores"}),
     "feature_snapshots": ("published", "day", {"quality_scores", "embeddings"}),

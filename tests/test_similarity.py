@@ -12,7 +12,8 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.engine import make_url
 
-from keeptake.embedding.models import DEFAULT_MODEL, MUSICNN_VERSION
+from keeptake.embedding import DEFAULT_MODEL
+from keeptake.embedding.models import MUSICNN_VERSION
 from keeptake.embedding.scaler import apply_scaler
 from keeptake.errors import ConfigurationError
 from keeptake.ledger import similarity

@@ -18,16 +18,19 @@ import sqlalchemy as sa
 from keeptake.audio.analyze import PART_VERSIONS
 from keeptake.audio_store import AudioStore
 from keeptake.compute import Pool
+from keeptake.embedding import DEFAULT_MODEL
 from keeptake.embedding.files import vector_of_file
-from keeptake.embedding.models import DEFAULT_MODEL, version_of
+from keeptake.embedding.models import MusicnnEmbedder, version_of
+from keeptake.embedding.musicnn import Musicnn
 from keeptake.ledger.analyses import versions_text
 from keeptake.ledger.bulk import upsert
 from keeptake.ledger.scores import count_lagging, score_lagging
 from keeptake.ledger.status import pending_by_day
 from keeptake.ledger.tables import audio, generations
 from keeptake.ledger.vectors import audio_to_embed
+from keeptake.model_store import ModelStore
 from keeptake.stage import Limits
-from keeptake.stages import embed_day, hear_day, prepare_hearing
+from keeptake.stages import embed_day, hear_day, prepare_hearing, prepare_opening
 
 DAY = "2026-11-01"
 FILES = 24
@@ -309,6 +312,48 @@ def test_hearing_places_what_it_hears_out_of_the_same_pass(day, clicks, tmp_path
         assert connection.scalar(sa.text("SELECT count(*) FROM generations WHERE status = 'embedded'")) == FILES
     with store.as_file(files[3].sha256) as path:
         np.testing.assert_allclose(vector, vector_of_file(path, tmp_path), rtol=1e-4, atol=1e-4)
+
+
+class InBatches:
+    """The default embedder, as on a GPU: in half precision by torch, many takes at once, here on the CPU."""
+
+    sample_rate_hz = 16_000
+
+    def __init__(self, models: Path) -> None:
+        self._embedder = MusicnnEmbedder(Musicnn.load(ModelStore(models), "MSD"), torch_device="cpu")
+        self.batches: list[int] = []
+
+    def embed(self, mono):
+        self.batches.append(len(mono))
+        return self._embedder.embed(mono)
+
+
+def test_an_embedder_for_many_takes_at_once_gets_a_chunk_of_opened_files(day, clicks, tmp_path):
+    _, store, files = clicks
+    finish(day, clicks, tmp_path / "calls")
+    poison = Path(store.url.removeprefix("file://")) / files[7].key
+    poison.rename(tmp_path / "away")
+    space = {"model": DEFAULT_MODEL, "version": version_of(DEFAULT_MODEL)}
+    embedder = InBatches(tmp_path)
+    pool = Pool(2, initializer=partial(prepare_opening, store.url))
+    try:
+        report = embed_day(day, DAY, pool, LIMITS, **space, load_here=lambda: embedder)
+    finally:
+        (tmp_path / "away").rename(poison)
+
+    assert (report.done, report.failed.total(), report.remaining) == (FILES - 1, 1, 0)
+    assert embedder.batches == [CHUNK] * ((FILES - 1) // CHUNK) + [(FILES - 1) % CHUNK]
+    with day.begin() as connection:
+        placed = dict(connection.execute(sa.text("SELECT audio_sha256, vector FROM embeddings")).all())
+    for file in (files[0], files[-1]):
+        with store.as_file(file.sha256) as path:
+            alone = vector_of_file(path, tmp_path)
+        assert 1 - np.dot(placed[file.sha256], alone) / np.linalg.norm(placed[file.sha256]) / np.linalg.norm(alone) < 1e-3
+
+
+def test_nothing_to_place_loads_no_embedder(day, tmp_path):
+    space = {"model": DEFAULT_MODEL, "version": version_of(DEFAULT_MODEL)}
+    assert embed_day(day, DAY, Pool(2, initializer=never), LIMITS, **space, load_here=never).done == 0
 
 
 def test_control_what_was_heard_without_networks_waits_to_be_placed(day, clicks, tmp_path):

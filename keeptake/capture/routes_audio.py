@@ -21,6 +21,7 @@ from keeptake.capture.routes_write import GenerationId, Writer
 from keeptake.capture.schemas import SimilarAnswer, StoredAnswer, body, problems
 from keeptake.capture.uploads import WHOSE, Uploads, Whose
 from keeptake.curation.prompts import parse_key
+from keeptake.embedding import DEFAULT_MODEL
 from keeptake.errors import LedgerUnavailableError
 from keeptake.ledger.serving import DEADLINE_S
 
@@ -108,24 +109,24 @@ async def similar_takes(
     key: HeardKey = None,
     tempoFromBpm: TempoBpm = None,
     tempoToBpm: TempoBpm = None,
+    model: Name = None,
 ) -> Response:
-    """Takes that sound most like this one, of those that pass every filter given."""
-    from keeptake.embedding.models import DEFAULT_MODEL
+    """Takes that sound most like this one, of those that pass every filter given, in a model's space or musicnn-msd's."""
     from keeptake.ledger.embeddings import current_scaler
     from keeptake.ledger.similarity import EmbeddingPendingError, Filters, similar
 
     if tempoFromBpm is not None and tempoToBpm is not None and tempoFromBpm > tempoToBpm:
         raise Problem(422, "invalid-parameter", "tempoFromBpm is above tempoToBpm", pointer="/query/tempoFromBpm")
     filters = Filters(userId, provider, genre, _known_key(key), tempoFromBpm, tempoToBpm)
-    state = request.app.state
+    state, space = request.app.state, model or DEFAULT_MODEL
     if not await state.pool.rows(WHOSE, (generation_id,)):
         raise _unknown(generation_id)
     try:
         async with asyncio.timeout(DEADLINE_S):
-            found = await asyncio.to_thread(similar, state.ledger, generation_id, k, filters)
-            scaler = await asyncio.to_thread(current_scaler, state.ledger, DEFAULT_MODEL)
+            found = await asyncio.to_thread(similar, state.ledger, generation_id, k, filters, model=space)
+            scaler = await asyncio.to_thread(current_scaler, state.ledger, space)
     except EmbeddingPendingError:
-        raise Problem(409, "embedding-pending", "the take has no place among the others yet: repeat later") from None
+        raise Problem(409, "embedding-pending", f"the take is not placed by {space} yet: repeat later") from None
     except TimeoutError:
         raise LedgerUnavailableError("the search took too long") from None
     version = f"{scaler.model}@{scaler.model_version}/{scaler.version}" if scaler else ""

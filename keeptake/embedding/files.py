@@ -10,12 +10,13 @@ import soxr
 
 from keeptake.audio.frontend import NETWORK_RATE_HZ, even_blocks, for_networks, mono_mix, whole_mix
 from keeptake.custody.decode import open_audio
-from keeptake.embedding.models import DEFAULT_MODEL, Embedder, load_embedder
+from keeptake.embedding import DEFAULT_MODEL
+from keeptake.embedding.models import Embedder, load_embedder
 from keeptake.model_store import ModelStore
 
 
-def embed_file(path: Path, embedder: Embedder) -> np.ndarray:
-    """Raw vector, shape (dims,), of one audio file.
+def mono_of_file(path: Path, rate_hz: int) -> np.ndarray:
+    """Mono mix of an audio file as an embedder takes it, shape (samples,), float32.
 
     Raises
     ------
@@ -23,12 +24,16 @@ def embed_file(path: Path, embedder: Embedder) -> np.ndarray:
         If it does not decode, or its samples are no numbers of a sound.
     """
     with open_audio(path) as audio:
-        if embedder.sample_rate_hz == NETWORK_RATE_HZ:  # as the analysis hears it, whose pass over the network may be shared
-            mono = for_networks(whole_mix(audio.blocks(), audio.sample_rate_hz))
-        else:
-            mixes = [mono_mix(block) for block in even_blocks(audio.blocks(), audio.sample_rate_hz)]
-            mono = soxr.resample(np.concatenate(mixes), audio.sample_rate_hz, embedder.sample_rate_hz)
-    vector: np.ndarray = embedder.embed([mono])[0]
+        if rate_hz == NETWORK_RATE_HZ:  # as the analysis hears it, whose pass over the network may be shared
+            return for_networks(whole_mix(audio.blocks(), audio.sample_rate_hz))
+        mixes = [mono_mix(block) for block in even_blocks(audio.blocks(), audio.sample_rate_hz)]
+        mono: np.ndarray = soxr.resample(np.concatenate(mixes), audio.sample_rate_hz, rate_hz)
+        return mono
+
+
+def embed_file(path: Path, embedder: Embedder) -> np.ndarray:
+    """Raw vector, shape (dims,), of one audio file; errors are those of `mono_of_file`."""
+    vector: np.ndarray = embedder.embed([mono_of_file(path, embedder.sample_rate_hz)])[0]
     return vector
 
 

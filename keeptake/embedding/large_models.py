@@ -31,6 +31,7 @@ DOWNLOAD = {
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 MERT_WINDOW_S = 5.0  # the length that it was trained on
 PIECES_A_BATCH = 16
+TEXTS_A_BATCH = 64
 
 
 def weights_version(kind: Kind, store: ModelStore, folder: str) -> str:
@@ -69,11 +70,16 @@ def load_large(kind: Kind, folder: str, store: ModelStore, *, device: str) -> "E
         import transformers
     except ImportError as failure:
         raise ModelMissingError("transformers is not installed: run `pip install 'keeptake[large-models]'`") from failure
-    if kind == "clap":
-        model = _load(transformers.ClapModel, path, device)
-        return ClapEmbedder(f"clap:{folder}", version, model, transformers.ClapProcessor.from_pretrained(path))
-    model = _load(transformers.HubertModel, path, device)
-    return MertEmbedder(f"mert:{folder}", version, model, transformers.Wav2Vec2FeatureExtractor.from_pretrained(path))
+    try:
+        if kind == "clap":
+            model = _load(transformers.ClapModel, path, device)
+            return ClapEmbedder(f"clap:{folder}", version, model, transformers.ClapProcessor.from_pretrained(path))
+        model = _load(transformers.HubertModel, path, device)
+        return MertEmbedder(f"mert:{folder}", version, model, transformers.Wav2Vec2FeatureExtractor.from_pretrained(path))
+    except ModelMissingError:
+        raise
+    except Exception as failure:  # transformers raises whatever its parts raise of a file that is missing or of another model
+        raise ModelMissingError(f"the model in {path} does not load: {failure}. Put {DOWNLOAD[kind]} there") from failure
 
 
 def _load(architecture: Any, path: Path, device: str) -> Any:  # noqa: ANN401 -- transformers' models have no useful common type
@@ -108,8 +114,13 @@ class ClapEmbedder:
 
     def embed_text(self, texts: Sequence[str]) -> np.ndarray:
         """Raw vectors of shape (n, dims), float32, in the space of the audio."""
-        inputs = self._processor.tokenizer(list(texts), padding=True, truncation=True, return_tensors="pt")
-        return _unit(_run(self._model, self._model.get_text_features, inputs, lambda output: output.pooler_output))
+
+        def run(texts: Sequence[str]) -> np.ndarray:
+            inputs = self._processor.tokenizer(list(texts), padding=True, truncation=True, return_tensors="pt")
+            return _run(self._model, self._model.get_text_features, inputs, lambda output: output.pooler_output)
+
+        batches = [texts[first : first + TEXTS_A_BATCH] for first in range(0, len(texts), TEXTS_A_BATCH)]
+        return _unit(np.concatenate([np.zeros((0, self.dims), np.float32), *map(run, batches)]))
 
 
 class MertEmbedder:

@@ -17,11 +17,11 @@ from typing import Literal, Protocol
 
 import numpy as np
 
+from keeptake.embedding import DEFAULT_MODEL
 from keeptake.embedding.musicnn import SAMPLE_RATE_HZ, Musicnn, MusicnnOutput, mel_patches
 from keeptake.errors import ConfigurationError
 from keeptake.model_store import ModelStore
 
-DEFAULT_MODEL = "musicnn-msd"
 MUSICNN_VERSION = "2"  # 2: of the mix that the analysis hears
 FRONT_CHANNELS, ALL_CHANNELS = 561, 753
 PATCHES_A_BATCH = 512  # on a GPU: 1.3 GB of activations in half precision

@@ -5,7 +5,8 @@ that were never judged, are judged again. Belongs here: SQL of `adherence`. Does
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from keeptake.ledger.connection import Ledger
 from keeptake.ledger.tables import adherence, features
 
 if TYPE_CHECKING:
+    from keeptake.embedding.further import JointModel
     from keeptake.embedding.models import JointEmbedder
 
 PAGE_ROWS = 20_000
@@ -39,12 +41,12 @@ _VECTORS = """
 """
 
 
-def judge_lagging(ledger: Ledger, *, joint: "JointEmbedder | None" = None) -> pl.DataFrame:
+def judge_lagging(ledger: Ledger, *, joint: "JointModel | None" = None) -> pl.DataFrame:
     """Judge every take that lags, page by page, each page its own commit.
 
     Parameters
     ----------
-    joint : JointEmbedder, optional
+    joint : JointModel, optional
         A model that knows text and sound: where the ledger has its vector of a take, its cosine with the prompt is a term.
 
     Returns
@@ -53,14 +55,15 @@ def judge_lagging(ledger: Ledger, *, joint: "JointEmbedder | None" = None) -> pl
         `term, verdict, takes`: how often each verdict, or reason why there is none, was given.
     """
     model = {"model": joint.name if joint else "", "version": joint.version if joint else ""}
+    load = cache(joint.load) if joint else None
     rules = f"{ADHERENCE_VERSION} {joint.name}={joint.version}" if joint else ADHERENCE_VERSION
     after, counts = 0, [pl.DataFrame(schema={"term": pl.String, "verdict": pl.String, "takes": pl.UInt32})]
     while (page := _page(ledger, {**model, "after": after, "rules": rules, "most": PAGE_ROWS})).height:
         after = page["id"][-1]
         requests = _requests(page)
-        if joint is not None:
+        if load:
             requests = requests.join(
-                _cosines(ledger, page["id"].to_list(), joint, model), on="id", how="left", maintain_order="left"
+                _cosines(ledger, page["id"].to_list(), load, model), on="id", how="left", maintain_order="left"
             )
         judged = judge(requests)
         with ledger.begin() as connection:
@@ -88,7 +91,7 @@ def _page(ledger: Ledger, values: Mapping[str, Any]) -> pl.DataFrame:
         return pl.DataFrame(found.all(), schema=list(found.keys()), orient="row", infer_schema_length=None)
 
 
-def _cosines(ledger: Ledger, ids: Sequence[int], joint: "JointEmbedder", model: Mapping[str, str]) -> pl.DataFrame:
+def _cosines(ledger: Ledger, ids: Sequence[int], load: "Callable[[], JointEmbedder]", model: Mapping[str, str]) -> pl.DataFrame:
     """Cosine of each take's sound with its prompt, of those takes that have a vector of the model."""
     with ledger.begin() as connection:
         rows = connection.execute(sa.text(_VECTORS), {**model, "ids": list(ids)}).all()
@@ -96,7 +99,7 @@ def _cosines(ledger: Ledger, ids: Sequence[int], joint: "JointEmbedder", model: 
     if not rows:
         return pl.DataFrame(schema=schema)
     of_sound = np.array([vector for _, _, vector in rows], np.float64)
-    of_text = joint.embed_text([prompt for _, prompt, _ in rows]).astype(np.float64)
+    of_text = load().embed_text([prompt for _, prompt, _ in rows]).astype(np.float64)
     size = np.linalg.norm(of_sound, axis=1) * np.linalg.norm(of_text, axis=1)
     cosine = (of_sound * of_text).sum(axis=1) / np.maximum(size, 1e-12)
     return pl.DataFrame({"id": [id_ for id_, _, _ in rows], "text_audio_cosine": cosine}, schema=schema)

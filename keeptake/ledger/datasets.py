@@ -16,6 +16,7 @@ from keeptake.curation.groups import prompt_key
 from keeptake.curation.quality import FORMULAS
 from keeptake.curation.select import CANDIDATE, PAIRS, Selection
 from keeptake.curation.splits import PREVIOUS
+from keeptake.embedding import DEFAULT_MODEL
 from keeptake.errors import ConfigurationError
 from keeptake.ledger.bulk import upsert
 from keeptake.ledger.connection import Ledger
@@ -165,10 +166,13 @@ def prompt_keys(ledger: Ledger, policy: str) -> pl.DataFrame:
 
 
 def vectors(ledger: Ledger) -> dict[str, np.ndarray]:
-    """Vectors of all audio in the newest space that search uses, scaled: hash → vector; empty before there is a space."""
+    """Vectors of all audio in the default model's space, scaled: hash → vector; empty before there is one.
+
+    How near two takes are is judged in that space alone: it is the one in which the limit was measured.
+    """
     found = ledger.arrow(
-        "SELECT v.audio_sha256, v.vector::real[] AS vector FROM scaled_embeddings v WHERE v.scaler ="
-        " (SELECT id FROM embedding_scalers WHERE is_current ORDER BY fitted_at DESC LIMIT 1) ORDER BY v.audio_sha256"
+        "SELECT v.audio_sha256, v.vector::real[] AS vector FROM scaled_embeddings v WHERE v.scaler = (SELECT id FROM"
+        f" embedding_scalers WHERE is_current AND model = '{DEFAULT_MODEL}' ORDER BY fitted_at DESC LIMIT 1) ORDER BY 1"
     )
     return {sha256: np.asarray(vector, np.float32) for sha256, vector in found.iter_rows()}
 

@@ -3,6 +3,8 @@
 Belongs here: SQL behind the reading routes. Does not: the shape that is shown (`records.public_record`).
 """
 
+from keeptake.embedding import DEFAULT_MODEL
+
 _SHOWN = (
     "id",
     *("generation_id", "user_id", "user_prompt", "ai_enhanced_prompt", "generation_params", "audio_url", "audio_storage_key"),
@@ -27,8 +29,8 @@ def _columns(names: tuple[str, ...]) -> str:
 RECORD = f"""
     SELECT {_columns((*_SHOWN, *_CLAIMED))}, {_HEARD},
         (SELECT s.result FROM analyses s WHERE s.audio_sha256 = g.audio_sha256 AND s.part = 'spectrum') AS timbre,
-        (SELECT e.vector FROM embeddings e WHERE e.audio_sha256 = g.audio_sha256 ORDER BY e.embedded_at DESC, e.model LIMIT 1)
-            AS embedding
+        (SELECT e.vector FROM embeddings e WHERE e.audio_sha256 = g.audio_sha256 AND e.model = '{DEFAULT_MODEL}'
+            ORDER BY e.embedded_at DESC LIMIT 1) AS embedding
     {_JOINED} WHERE g.generation_id = %s AND g.erased_at IS NULL
 """
 

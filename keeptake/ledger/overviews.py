@@ -10,6 +10,7 @@ import polars as pl
 import sqlalchemy as sa
 
 from keeptake.curation.quality import SEED_V1_WEIGHTS
+from keeptake.embedding import DEFAULT_MODEL
 from keeptake.ledger.connection import Ledger
 
 EXAMPLES = 10
@@ -162,7 +163,8 @@ def snapshot_of_day(ledger: Ledger, day: str) -> pl.DataFrame:
     """Features, scores and the embedding of a day's takes, without anything personal: no user, prompt or free text."""
     return ledger.arrow(
         "SELECT g.generation_id, g.provider, g.model_used, g.captured_on, g.quality_score, q.total AS quality_v2, f.*,"
-        " (SELECT e.vector FROM embeddings e WHERE e.audio_sha256 = f.audio_sha256 ORDER BY e.embedded_at DESC LIMIT 1) AS vector"
+        f" (SELECT e.vector FROM embeddings e WHERE e.audio_sha256 = f.audio_sha256 AND e.model = '{DEFAULT_MODEL}'"
+        " ORDER BY e.embedded_at DESC LIMIT 1) AS vector"
         " FROM generations g JOIN features f ON f.audio_sha256 = g.audio_sha256"
         " LEFT JOIN quality_scores q ON q.generation = g.id AND q.formula = 'v2'"
         f" WHERE g.captured_on = {_date(day)} AND g.erased_at IS NULL ORDER BY g.generation_id"

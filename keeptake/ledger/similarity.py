@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import sqlalchemy as sa
 
-from keeptake.embedding.models import DEFAULT_MODEL
+from keeptake.embedding import DEFAULT_MODEL
 from keeptake.embedding.scaler import apply_scaler
 from keeptake.errors import ConfigurationError, KeeptakeError, UnavailableError
 from keeptake.ledger.connection import Ledger
