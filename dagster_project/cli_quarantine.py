@@ -8,7 +8,7 @@ import typer
 from dagster_project.cli_output import Json, print_json, print_rows
 from keeptake.errors import AudioReason
 
-app = typer.Typer(no_args_is_help=True, help="Audio that is not in the store, with its reasons.")
+app = typer.Typer(no_args_is_help=True, help="Audio that could not be fetched or heard, with its reasons.")
 
 Reasons = Annotated[list[AudioReason] | None, typer.Option("--reason", help="Only rows that failed for this; repeatable.")]
 
@@ -39,11 +39,16 @@ def retry(
 ) -> None:
     """Let chosen rows be tried again by the next run of their day."""
     from dagster_project.home import open_home
+    from keeptake.audio_store import AudioStore
     from keeptake.ledger.audio import retry as again
+    from keeptake.settings import settings
 
     age = None if older_than_h is None else timedelta(hours=older_than_h)
+    is_sound = AudioStore(settings().audio_location).is_sound
     with open_home() as ledger:
-        chosen = again(ledger, reasons=reason or (), older_than=age, generation_ids=generation_id or (), dry_run=dry_run)
+        chosen = again(
+            ledger, reasons=reason or (), older_than=age, generation_ids=generation_id or (), is_sound=is_sound, dry_run=dry_run
+        )
     print_json(chosen) if as_json else print_rows(
         [chosen] if chosen else [], False, "Tried again" if not dry_run else "Would be tried"
     )

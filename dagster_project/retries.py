@@ -7,6 +7,7 @@ import dagster as dg
 from assets import report
 from keeptake.errors import AudioReason
 from keeptake.ledger.audio import retry
+from resources.audio_store import AudioStoreResource
 from resources.ledger import LedgerResource
 
 
@@ -20,13 +21,16 @@ class RetryConfig(dg.Config):
 
 
 @dg.op
-def retry_failed_audio(context: dg.OpExecutionContext, config: RetryConfig, ledger: LedgerResource) -> None:
-    """Set chosen takes back to pending; the `arrivals` sensor then asks for a run of their days."""
+def retry_failed_audio(
+    context: dg.OpExecutionContext, config: RetryConfig, ledger: LedgerResource, audio_store: AudioStoreResource
+) -> None:
+    """Set chosen takes back to be fetched or heard; the `arrivals` sensor then asks for a run of their days."""
     counts = retry(
         ledger.get(),
         reasons=[AudioReason(reason) for reason in config.reasons],
         older_than=timedelta(hours=config.older_than_hours) if config.older_than_hours is not None else None,
         generation_ids=config.generation_ids,
+        is_sound=audio_store.get().is_sound,
         dry_run=config.dry_run,
     )
     context.add_output_metadata({"takes": sum(counts.values()), "reasons": report.counts(counts), "dry_run": config.dry_run})

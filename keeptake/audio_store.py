@@ -138,7 +138,8 @@ class AudioStore:
                     obstore.put(self._store, key, source, mode="create")
             except (exceptions.AlreadyExistsError, FileExistsError):
                 is_new = False
-                if obstore.head(self._store, key)["size"] != size_bytes:
+                known = self.local_path(digest)
+                if obstore.head(self._store, key)["size"] != size_bytes or (known and hash_of(known) != digest):
                     obstore.put(self._store, key, source)  # damaged, and here is what it should be
         self._sync(key)
         return StoredObject(digest, size_bytes, key, is_new)
@@ -207,22 +208,41 @@ class AudioStore:
         ------
         DamagedObjectError
             As `read`.
+        ConfigurationError, UnavailableError
+            As `check`; so of a full disk.
         """
         path = self.local_path(sha256)
         if path is not None:
-            if hash_of(path) != sha256:
+            with self._errors_named("read from"):
+                found = hash_of(path)
+            if found != sha256:
                 raise DamagedObjectError(_OTHER_BYTES.format(path))
             yield path
             return
         digest = hashlib.sha256()
         with tempfile.NamedTemporaryFile(prefix="keeptake-") as file:
-            for chunk in self.chunks(sha256):
-                digest.update(chunk)
-                file.write(chunk)
-            file.flush()
+            with self._errors_named("copy from"):
+                for chunk in self.chunks(sha256):
+                    digest.update(chunk)
+                    file.write(chunk)
+                file.flush()
             if digest.hexdigest() != sha256:
                 raise DamagedObjectError(_OTHER_BYTES.format(f"{self.url}: {key_of(sha256)}"))
             yield Path(file.name)
+
+    def is_sound(self, sha256: str) -> bool:
+        """Whether an object is there and holds what its name says; reads all of it.
+
+        Raises
+        ------
+        ConfigurationError, UnavailableError
+            As `check`.
+        """
+        try:
+            with self.as_file(sha256):
+                return True
+        except DamagedObjectError:
+            return False
 
     def delete(self, sha256: str) -> None:
         """Remove an object for good: for the erasure of a person's takes, never to make room. Missing is fine."""

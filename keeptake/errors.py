@@ -100,6 +100,7 @@ class AudioReason(StrEnum):
     TOO_LONG = "too-long"
     NON_FINITE_SAMPLES = "non-finite-samples"
     CRASHED_WORKER = "crashed-worker"
+    DAMAGED_OBJECT = "damaged-object"
 
 
 RETRYABLE_AUDIO_REASONS = frozenset(

@@ -1,7 +1,9 @@
 """The stage that finds copies: fingerprint a day's audio files, then hold the new ones against all others.
 
 A file whose fingerprint fails gets an empty one: it is a copy of nothing, the reason is in the report, and the stage does not
-come back to it. Belongs here: joining ledger, store, pool and craft; what runs in the worker processes. Does not: any of theirs.
+come back to it. One that the store has lost gets none, since it may be restored.
+
+Belongs here: joining ledger, store, pool and craft; what runs in the worker processes. Does not: any of theirs.
 """
 
 from pathlib import Path
@@ -10,7 +12,7 @@ import numpy as np
 
 from keeptake.audio_store import AudioStore
 from keeptake.compute import Failed, Pool
-from keeptake.errors import AudioRefusedError
+from keeptake.errors import AudioReason, AudioRefusedError, DamagedObjectError
 from keeptake.ledger.connection import Ledger
 from keeptake.ledger.duplicates import Fingerprinted, ToFingerprint, audio_to_fingerprint, save_fingerprints
 from keeptake.stage import Limits, Progress, StageReport, silent, work_through
@@ -45,6 +47,8 @@ def fingerprint_day(ledger: Ledger, day: str, pool: Pool, limits: Limits, *, pro
             save_fingerprints(connection, made)
 
     def fail(item: ToFingerprint, failure: Failed) -> str:
+        if isinstance(failure.error, DamagedObjectError):
+            return AudioReason.DAMAGED_OBJECT.value
         save([Fingerprinted(item.sha256, np.zeros(0, np.uint64))])
         return str(failure.error.reason) if isinstance(failure.error, AudioRefusedError) else failure.reason
 

@@ -11,6 +11,7 @@ from time import monotonic
 from typing import TypeVar
 
 from keeptake.compute import Failed, Ok, Pool
+from keeptake.errors import ConfigurationError, ModelMissingError, UnavailableError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -68,6 +69,11 @@ def work_through(
     -------
     StageReport
         `remaining` counts the items that the time budget left out.
+
+    Raises
+    ------
+    ConfigurationError, ModelMissingError, UnavailableError
+        If a worker says so: it is no fault of the item at hand. What was done before is saved, the others wait for the next pass.
     """
     if not items:
         return StageReport()  # without starting any process
@@ -103,6 +109,11 @@ def _work(
         match outcome:
             case Ok(value):
                 chunk.append(value)
+            case Failed(error=ConfigurationError() | ModelMissingError() | UnavailableError() as cause):
+                outcomes.close()
+                if chunk:
+                    save(chunk)
+                raise cause
             case Failed() as failure:
                 report.failed[fail(item, failure)] += 1
         if len(chunk) >= limits.chunk_rows:

@@ -17,7 +17,7 @@ from keeptake.audio_store import AudioStore
 from keeptake.compute import Failed, Pool
 from keeptake.embedding import DEFAULT_MODEL
 from keeptake.embedding.models import version_of
-from keeptake.errors import AudioReason, AudioRefusedError
+from keeptake.errors import AudioReason, AudioRefusedError, DamagedObjectError
 from keeptake.ledger.analyses import Heard, ToHear, audio_to_hear, mark_unhearable, save_analyses
 from keeptake.ledger.connection import Ledger
 from keeptake.ledger.vectors import Embedded, ToEmbed, audio_to_embed, move_placed_on, save_embeddings, save_vectors
@@ -149,6 +149,8 @@ def _quarantine(ledger: Ledger, sha256: str, failure: Failed) -> str:
 def _reason(failure: Failed) -> str:
     if isinstance(failure.error, AudioRefusedError):
         return failure.error.reason.value
+    if isinstance(failure.error, DamagedObjectError):
+        return AudioReason.DAMAGED_OBJECT.value
     return (AudioReason.TIMEOUT if failure.reason == "timeout" else AudioReason.CRASHED_WORKER).value
 
 

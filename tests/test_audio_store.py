@@ -195,17 +195,23 @@ def test_an_address_of_another_kind_is_refused(url):
         AudioStore(url)
 
 
-def test_a_damaged_object_is_noticed_and_mended_by_the_right_bytes(tmp_path):
+@pytest.mark.parametrize("damaged", [b"music" * 99, b"noise" * 100], ids=["shorter", "as long"])
+def test_a_damaged_object_is_noticed_and_mended_by_the_right_bytes(tmp_path, damaged):
+    """One of the right length was taken for the right one, and stayed."""
     store = AudioStore(tmp_path.as_uri())
     digest = store.put(b"music" * 100).sha256
-    (tmp_path / key_of(digest)).write_bytes(b"music" * 99)
+    assert store.is_sound(digest)
+    (tmp_path / key_of(digest)).write_bytes(damaged)
 
+    assert not store.is_sound(digest)
     with pytest.raises(DamagedObjectError, match="other bytes"):
         store.read(digest)
     with pytest.raises(DamagedObjectError, match="other bytes"), store.as_file(digest):
         pass
     store.put(b"music" * 100)
-    assert store.read(digest) == b"music" * 100
+    assert store.read(digest) == b"music" * 100 and store.is_sound(digest)
+    (tmp_path / key_of(digest)).unlink()
+    assert not store.is_sound(digest)
 
 
 def test_sixteen_racing_writers_have_one_winner(store):

@@ -1,11 +1,14 @@
 """Failed audio is tried again from the Dagster UI: the job as the launchpad would run it."""
 
+import os
+
 import dagster as dg
 import pytest
 import sqlalchemy as sa
 
 from dagster_project.retries import retry_audio
 from keeptake.ledger.audio import count_due
+from resources.audio_store import AudioStoreResource
 from resources.ledger import LedgerResource
 
 DAY = "2026-01-02"
@@ -19,7 +22,7 @@ FAILED = """
 def run(ledger, **config: object) -> dg.ExecuteInProcessResult:
     return retry_audio.execute_in_process(
         run_config={"ops": {"retry_failed_audio": {"config": config}}},
-        resources={"ledger": LedgerResource(url=ledger.url)},
+        resources={"ledger": LedgerResource(url=ledger.url), "audio_store": AudioStoreResource(url=f"file://{os.devnull}/none")},
         instance=dg.DagsterInstance.ephemeral(),
         raise_on_error=False,
     )

@@ -22,8 +22,12 @@ from keeptake.embedding import DEFAULT_MODEL
 from keeptake.embedding.files import vector_of_file
 from keeptake.embedding.models import MusicnnEmbedder, version_of
 from keeptake.embedding.musicnn import Musicnn
-from keeptake.ledger.analyses import versions_text
+from keeptake.errors import AudioReason, UnavailableError
+from keeptake.fingerprinting import fingerprint_day, prepare_fingerprinting
+from keeptake.ledger.analyses import mark_unhearable, versions_text
+from keeptake.ledger.audio import list_quarantined, retry
 from keeptake.ledger.bulk import upsert
+from keeptake.ledger.duplicates import audio_to_fingerprint
 from keeptake.ledger.scores import count_lagging, score_lagging
 from keeptake.ledger.status import pending_by_day
 from keeptake.ledger.tables import audio, generations
@@ -326,6 +330,82 @@ class InBatches:
     def embed(self, mono):
         self.batches.append(len(mono))
         return self._embedder.embed(mono)
+
+
+def test_a_store_that_is_away_ends_the_stage_and_blames_no_take(day, clicks, tmp_path, monkeypatch):
+    """Every take of a day whose store was away was quarantined as one that kills its worker, for good."""
+    _, store, _ = clicks
+    for name, value in {
+        "ACCESS_KEY_ID": "a",
+        "SECRET_ACCESS_KEY": "b",
+        "REGION": "c",
+        "ENDPOINT_URL": "http://127.0.0.1:1",
+    }.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    away = partial(prepare_hearing, "s3://bucket/audio", tmp_path)
+    with pytest.raises(UnavailableError, match=r"audio store s3://bucket/audio .*then repeat"):
+        hear_day(day, DAY, Pool(2, initializer=away), LIMITS)
+    assert waiting(day) == FILES
+
+    pool = Pool(2, initializer=partial(prepare_hearing, store.url, tmp_path))
+    assert hear_day(day, DAY, pool, LIMITS).done == FILES
+
+
+def test_a_lost_object_is_named_and_heard_when_it_is_back(day, clicks, tmp_path):
+    """It was called one that kills its worker, and no command could let it be heard again."""
+    _, store, files = clicks
+    lost, at = files[2].sha256, Path(store.url.removeprefix("file://")) / files[2].key
+    pool = Pool(2, initializer=partial(prepare_hearing, store.url, tmp_path))
+    at.rename(tmp_path / "away")
+    try:
+        report = hear_day(day, DAY, pool, LIMITS)
+        assert (report.done, report.failed) == (FILES - 1, {"damaged-object": 1})
+        (row,) = list_quarantined(day)
+        assert (row.generation_id, row.reason) == ("g2", "damaged-object")
+        assert retry(day, reasons=[AudioReason.DAMAGED_OBJECT], is_sound=store.is_sound, dry_run=True) == {"damaged-object": 1}
+    finally:
+        (tmp_path / "away").rename(at)
+
+    assert retry(day, generation_ids=["g2"], is_sound=store.is_sound) == {"damaged-object": 1}
+    assert list_quarantined(day) == [] and pending_by_day(day) == {DAY: FILES}
+    assert hear_day(day, DAY, pool, LIMITS).done == 1
+    with day.begin() as connection:
+        assert connection.scalar(sa.text("SELECT status FROM generations WHERE audio_sha256 = :sha"), {"sha": lost}) == "analyzed"
+
+
+def test_what_the_store_has_lost_for_good_is_fetched_again(day, clicks):
+    _, _, files = clicks
+    with day.begin() as connection:
+        mark_unhearable(connection, files[2].sha256, "damaged-object")
+    assert retry(day, generation_ids=["g2"], is_sound=lambda sha256: False) == {"damaged-object": 1}
+    with day.begin() as connection:
+        row = connection.execute(
+            sa.text("SELECT status, audio_status, audio_sha256, audio_detail FROM generations WHERE generation_id = 'g2'")
+        ).one()
+    assert tuple(row) == ("captured", "pending", None, {"previous_reason": "damaged-object"})
+
+
+def test_no_fingerprint_is_made_up_for_what_the_store_does_not_give(day, clicks, tmp_path, monkeypatch):
+    """An empty one made the take a copy of nothing for good, so that its copies passed."""
+    _, store, files = clicks
+    at = Path(store.url.removeprefix("file://")) / files[2].key
+    at.rename(tmp_path / "away")
+    try:
+        report = fingerprint_day(day, DAY, Pool(2, initializer=partial(prepare_fingerprinting, store.url)), LIMITS)
+    finally:
+        (tmp_path / "away").rename(at)
+    assert (report.done, report.failed) == (FILES - 1, {"damaged-object": 1})
+    assert [item.sha256 for item in audio_to_fingerprint(day, DAY)] == [files[2].sha256]
+
+
+def waiting(day) -> int:
+    with day.begin() as connection:
+        return connection.scalar(
+            sa.text(
+                "SELECT count(*) FROM generations JOIN audio ON sha256 = audio_sha256"
+                " WHERE status = 'audio-ready' AND status_reason IS NULL AND analysis_reason IS NULL"
+            )
+        )
 
 
 def test_an_embedder_for_many_takes_at_once_gets_a_chunk_of_opened_files(day, clicks, tmp_path):

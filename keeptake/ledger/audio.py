@@ -5,7 +5,7 @@ here deletes. Belongs here: pending rows, outcomes, quarantine. Does not: fetchi
 """
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -166,7 +166,7 @@ def count_reasons(ledger: Ledger, day: str | None = None) -> dict[tuple[str, str
 def list_quarantined(
     ledger: Ledger, *, reasons: Collection[AudioReason] = (), day: str | None = None, most: int = 50
 ) -> list[Quarantined]:
-    """Generations whose audio failed for good or waits for another attempt, the newest failures first.
+    """Generations whose audio failed for good, fetched or heard, or waits for another attempt, the newest failures first.
 
     Parameters
     ----------
@@ -180,11 +180,11 @@ def list_quarantined(
     with ledger.begin() as connection:
         rows = connection.execute(
             sa.text(
-                "SELECT generation_id, audio_reason, COALESCE(audio_detail->>'detail', ''), provider,"
+                f"SELECT generation_id, {_REASON}, COALESCE({_DETAIL}, ''), provider,"
                 " CAST(audio_detail->>'size_bytes' AS bigint), audio_detail->>'first_bytes_type', audio_attempts,"
                 " audio_first_attempt_at, audio_last_attempt_at, audio_next_attempt_at FROM generations"
-                " WHERE audio_status IN ('quarantined', 'retrying')"
-                " AND (cardinality(CAST(:reasons AS text[])) = 0 OR audio_reason = ANY(:reasons))"
+                f" WHERE {_FAILED}"
+                f" AND (cardinality(CAST(:reasons AS text[])) = 0 OR {_REASON} = ANY(:reasons))"
                 " AND captured_on = COALESCE(CAST(:day AS date), captured_on)"
                 " ORDER BY audio_last_attempt_at DESC NULLS LAST, id DESC LIMIT :most"
             ),
@@ -193,11 +193,20 @@ def list_quarantined(
     return [Quarantined(*row) for row in rows]
 
 
+# Of audio that could not be fetched, and of stored audio that could not be heard.
+_FAILED = "(audio_status IN ('quarantined', 'retrying') OR status = 'quarantined')"
+_REASON = "COALESCE(audio_reason, status_reason)"
+_DETAIL = "CASE WHEN audio_status = 'stored' THEN 'its audio is stored and could not be heard' ELSE audio_detail->>'detail' END"
+
 # The old reason and the dates stay with the row: history is not lost by hoping.
 _AGAIN = """
     audio_status = 'pending', audio_reason = NULL, audio_attempts = 0, audio_next_attempt_at = NULL,
-    audio_detail = COALESCE(audio_detail, '{}') || jsonb_build_object('previous_reason', audio_reason),
-    status = 'captured', status_reason = NULL, updated_at = now()
+    audio_detail = COALESCE(audio_detail, '{}') || jsonb_build_object('previous_reason', COALESCE(audio_reason, status_reason)),
+    audio_sha256 = NULL, status = 'captured', status_reason = NULL, updated_at = now()
+"""
+_HEAR_AGAIN = """
+    UPDATE generations SET status = 'audio-ready', status_reason = NULL, updated_at = now()
+    WHERE audio_sha256 = ANY(:files) AND status = 'quarantined'
 """
 
 
@@ -207,9 +216,12 @@ def retry(
     reasons: Collection[AudioReason] = (),
     older_than: timedelta | None = None,
     generation_ids: Collection[str] = (),
+    is_sound: Callable[[str], bool] | None = None,
     dry_run: bool = False,
 ) -> dict[str, int]:
     """Let the audio of chosen failed generations be tried again, by the next run of their day.
+
+    Stored audio that could not be heard is heard again, for all generations that have it; what the store has lost is fetched.
 
     Parameters
     ----------
@@ -219,6 +231,8 @@ def retry(
         Only rows whose last attempt is longer ago.
     generation_ids : collection of str
         Only these; empty: any.
+    is_sound : callable, optional
+        Whether the store has an object as it should be, by its hash; by default all that the ledger calls stored is.
     dry_run : bool
         Change nothing, only say what would be tried.
 
@@ -234,10 +248,10 @@ def retry(
     """
     if not (reasons or older_than or generation_ids):
         raise ConfigurationError("choose what to try again: by reason, by age or by generation id")
-    conditions = ["audio_status IN ('quarantined', 'retrying')", "erased_at IS NULL"]
+    conditions = [_FAILED, "erased_at IS NULL"]
     values: dict[str, Any] = {}
     if reasons:
-        conditions.append("audio_reason = ANY(:reasons)")
+        conditions.append(f"{_REASON} = ANY(:reasons)")
         values["reasons"] = [reason.value for reason in reasons]
     if older_than is not None:
         conditions.append("audio_last_attempt_at < now() - :older_than")
@@ -247,8 +261,13 @@ def retry(
         values["ids"] = list(generation_ids)
     chosen = " AND ".join(conditions)  # of the constants above; values are bound
     with ledger.begin() as connection:
-        count = sa.text(f"SELECT audio_reason, count(*) FROM generations WHERE {chosen} GROUP BY 1 ORDER BY 2 DESC, 1")
+        count = sa.text(f"SELECT {_REASON}, count(*) FROM generations WHERE {chosen} GROUP BY 1 ORDER BY 2 DESC, 1")
         counts = {row[0]: row[1] for row in connection.execute(count, values)}
         if not dry_run:
+            stored = sa.text(f"SELECT DISTINCT audio_sha256 FROM generations WHERE {chosen} AND audio_status = 'stored'")
+            files = connection.execute(stored, values).scalars().all()
+            sound = {"files": [sha256 for sha256 in files if is_sound is None or is_sound(sha256)]}
+            connection.execute(sa.text("UPDATE audio SET analysis_reason = NULL WHERE sha256 = ANY(:all)"), {"all": files})
+            connection.execute(sa.text(_HEAR_AGAIN), sound)
             connection.execute(sa.text(f"UPDATE generations SET {_AGAIN} WHERE {chosen}"), values)
     return counts
