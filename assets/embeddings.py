@@ -7,14 +7,14 @@ import dagster as dg
 
 from assets import report
 from assets.partitions import capture_day
-from keeptake.embedding import DEFAULT_MODEL
+from keeptake.embedding import DEFAULT_MODEL, PROMPTS
 from keeptake.embedding.further import by_each_model
 from keeptake.embedding.models import version_of
 from keeptake.ledger import overviews, tables
 from keeptake.progress import to_log
 from keeptake.settings import listed, settings
 from keeptake.stage import StageReport
-from keeptake.stages import embed_day, way_of_placing
+from keeptake.stages import embed_day, embed_prompts_of_day, way_of_placing
 from resources.audio_store import AudioStoreResource
 from resources.compute import ComputeResource
 from resources.ledger import LedgerResource
@@ -43,7 +43,10 @@ def embeddings(
     day, models, log = context.partition_key, model_store.get(), to_log(context.log.info)
 
     def place(model: str) -> StageReport:
-        way, version = way_of_placing(audio_store.get().url, models, model), version_of(model, models)
+        version = version_of(model, models)
+        if model == PROMPTS:
+            return embed_prompts_of_day(ledger.get(), day, compute.limits(), version=version, progress=log)
+        way = way_of_placing(audio_store.get().url, models, model)
         pool = compute.pool(way.prepare)
         return embed_day(
             ledger.get(), day, pool, compute.limits(), model=model, version=version, load_here=way.load_here, progress=log

@@ -10,14 +10,17 @@ import sys
 from collections.abc import Mapping
 from contextlib import closing, nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dagster_project import cli_datasets, cli_keys, cli_quarantine
 from dagster_project.cli_output import Json, flat, print_json, print_rows
-from keeptake.embedding import DEFAULT_MODEL
+from keeptake.embedding import DEFAULT_MODEL, PROMPTS
 from keeptake.errors import BusyError, ConfigurationError, KeeptakeError, PublicationError, UnavailableError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
@@ -234,7 +237,7 @@ TempoBpm = Annotated[float | None, typer.Option(min=0, help="Heard beats per min
 
 @app.command()
 def similar(
-    target: Annotated[str, typer.Argument(help="A generation's id, or an audio file.")],
+    target: Annotated[str, typer.Argument(help="A generation's id, an audio file, or words with --words.")],
     k: Annotated[int, typer.Option("-k", "--k", min=1, max=200, help="How many.")] = 10,
     user: Annotated[str | None, typer.Option(help="Only takes of this user.")] = None,
     provider: Annotated[str | None, typer.Option(help="Only takes of this provider.")] = None,
@@ -243,9 +246,10 @@ def similar(
     tempo_from: TempoBpm = None,
     tempo_to: TempoBpm = None,
     model: Annotated[str, typer.Option(help="Whose space: musicnn-msd, or one of KEEPTAKE_EMBEDDING_MODELS.")] = DEFAULT_MODEL,
+    words: Annotated[bool, typer.Option("--words", help="TARGET is words of a prompt: takes asked for alike.")] = False,
     as_json: Json = False,
 ) -> None:
-    """The takes that sound most like a take or a file."""
+    """The takes that sound most like a take or a file, or were asked for in words like these."""
     from dagster_project.home import open_home
     from keeptake.embedding.files import vector_of_file
     from keeptake.ledger.similarity import Filters
@@ -256,7 +260,13 @@ def similar(
         raise typer.BadParameter("--tempo-from is above --tempo-to")
     filters = Filters(user_id=user, provider=provider, genre=genre, key=key, tempo_from_bpm=tempo_from, tempo_to_bpm=tempo_to)
     models = settings().models_location
-    wanted = vector_of_file(Path(target), models, model=model) if Path(target).is_file() else target
+    wanted: str | np.ndarray = target
+    if words:
+        from keeptake.embedding.text import embed_text
+
+        wanted, model = embed_text([target])[0], PROMPTS
+    elif Path(target).is_file():
+        wanted = vector_of_file(Path(target), models, model=model)
     with open_home() as ledger:
         found = nearest(ledger, wanted, k, filters, model=model)
     print_rows([each._asdict() for each in found], as_json, f"Most like {target}")

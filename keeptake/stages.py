@@ -9,18 +9,27 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from keeptake.audio_store import AudioStore
 from keeptake.compute import Failed, Pool
-from keeptake.embedding import DEFAULT_MODEL
+from keeptake.embedding import DEFAULT_MODEL, PROMPTS
 from keeptake.embedding.models import version_of
 from keeptake.errors import AudioReason, AudioRefusedError, DamagedObjectError
 from keeptake.ledger.analyses import Heard, ToHear, audio_to_hear, mark_unhearable, save_analyses
 from keeptake.ledger.connection import Ledger
-from keeptake.ledger.vectors import Embedded, ToEmbed, audio_to_embed, move_placed_on, save_embeddings, save_vectors
+from keeptake.ledger.vectors import (
+    Embedded,
+    ToEmbed,
+    audio_to_embed,
+    move_placed_on,
+    prompts_to_embed,
+    save_embeddings,
+    save_vectors,
+)
 from keeptake.model_store import ModelStore
 from keeptake.stage import Limits, Progress, StageReport, silent, work_through
 
@@ -28,6 +37,8 @@ if TYPE_CHECKING:
     from keeptake.audio.analyze import Networks
     from keeptake.embedding.models import Embedder
     from keeptake.embedding.shared_pass import SharedPass
+
+PROMPTS_A_COMMIT = 256
 
 
 def hear_day(
@@ -116,6 +127,33 @@ def embed_day(
         else:
             report = through(embed_one, items, save=save)
     return replace(report, done=report.done + placed)
+
+
+def embed_prompts_of_day(ledger: Ledger, day: str, limits: Limits, *, version: str, progress: Progress = silent) -> StageReport:
+    """Place the takes of a day by the words that they were asked for with, in this process: a prompt takes milliseconds.
+
+    Raises
+    ------
+    BusyError
+        If another run holds the day for longer than `limits.budget_s`.
+    ModelMissingError
+        If the text model is not installed.
+    """
+    from keeptake.embedding.text import embed_text
+
+    end = monotonic() + limits.budget_s
+    with ledger.claim(f"embedding of {day} by {PROMPTS}", wait_s=limits.budget_s):
+        asked = prompts_to_embed(ledger, day, PROMPTS, version)
+        done = 0
+        while done < len(asked) and monotonic() < end:
+            chunk = asked[done : done + PROMPTS_A_COMMIT]
+            vectors = embed_text([item.prompt for item in chunk])
+            with ledger.begin() as connection:
+                placed = [Embedded(item.sha256, vector) for item, vector in zip(chunk, vectors, strict=True)]
+                save_vectors(connection, placed, PROMPTS, version)
+            done += len(chunk)
+            progress(f"embedding by {PROMPTS}", done, len(asked))
+    return StageReport(done=done, remaining=len(asked) - done)
 
 
 def _together(opened: "list[Opened]", embedder: "Embedder") -> list[Embedded]:

