@@ -1,7 +1,10 @@
 """The ledger: its shape, its migrations, its claims, its embedded server."""
 
+import os
+import signal
 import subprocess
 import sys
+import time
 
 import polars as pl
 import pytest
@@ -119,6 +122,21 @@ from keeptake.ledger.server import embedded_server
 with embedded_server(pathlib.Path(sys.argv[1])):
     pass
 """
+
+
+def test_a_server_whose_making_was_killed_is_made_anew(tmp_path):
+    """Half-made files were taken for whole ones, and the home was of no use for ever after."""
+    process = subprocess.Popen([sys.executable, "-c", JOIN_AND_LEAVE, str(tmp_path)], start_new_session=True)
+    while not list(tmp_path.glob("pg*/global/pg_control")):
+        assert process.poll() is None, "it ended before it could be killed"
+        time.sleep(0.002)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    with embedded_server(tmp_path) as url:
+        ledger = Ledger(url)
+        migrate(ledger)
+        ledger.dispose()
+    assert list(tmp_path.glob("pg.unfinished-*")) == []
 
 
 def test_several_use_one_home_at_once_and_the_last_to_leave_stops_the_server(tmp_path):

@@ -8,6 +8,7 @@ server. Does not: what is asked of it (`connection.py`).
 
 import fcntl
 import os
+import shutil
 import tempfile
 import time
 import warnings
@@ -81,6 +82,7 @@ def _turn(home: Path) -> Iterator[None]:
 
 def _start(home: Path):  # type: ignore[no-untyped-def]  # noqa: ANN202 -- the class is only known after the private import
     package = _pgserver(home / "run")
+    _make_cluster(package, home)
     for attempt in (1, 2, 3):
         # The package hands out the server that this process knew, without looking whether somebody has stopped it since.
         package.PostgresServer._instances.pop(home / "pg", None)
@@ -92,6 +94,20 @@ def _start(home: Path):  # type: ignore[no-untyped-def]  # noqa: ANN202 -- the c
                 raise UnavailableError(f"the embedded PostgreSQL does not start: read {log}, then repeat") from failure
             time.sleep(2)  # recovery after a kill can outlast the package's own 10 s
     raise AssertionError("unreachable")
+
+
+def _make_cluster(package: ModuleType, home: Path) -> None:
+    """Make the files of a new server aside: the package takes a folder that a killed `initdb` left half made for a whole one."""
+    if (home / "pg" / "PG_VERSION").exists():
+        return
+    for left in home.glob("pg.unfinished-*"):
+        shutil.rmtree(left, ignore_errors=True)  # an `initdb` that outlived its parent may still be in it
+    unfinished = Path(tempfile.mkdtemp(prefix="pg.unfinished-", dir=home))
+    try:
+        package.get_server(unfinished, cleanup_mode=None, start=False).ensure_pgdata_inited()
+    except SubprocessError as failure:
+        raise UnavailableError(f"the embedded PostgreSQL cannot make its files in {unfinished}: {failure}") from failure
+    unfinished.rename(home / "pg")
 
 
 def _database(uri: str) -> str:
