@@ -96,8 +96,8 @@ def copies(mono: Floats, *, sample_rate_hz: int) -> dict[str, Any]:
     lags: Floats = np.zeros(levels.size)
     if (levels > SILENT).any():
         loud = float(np.quantile(levels[levels > SILENT], 0.9))
-        heard = _whitened(band.clip(-MOST_PEAK * loud, MOST_PEAK * loud))
-        lags = block_lags(heard, candidate_lags(heard), is_quiet=levels <= max(SILENT, QUIET_SHARE * loud))
+        band = _whitened(band.clip(-MOST_PEAK * loud, MOST_PEAK * loud, out=band))
+        lags = block_lags(band, candidate_lags(band), is_quiet=levels <= max(SILENT, QUIET_SHARE * loud))
     edges = [0, *(np.flatnonzero(np.diff(lags)) + 1).tolist(), lags.size]
     spans = [
         {"start_s": first * BLOCK / RATE_HZ, "end_s": last * BLOCK / RATE_HZ, "lag_s": float(lags[first]) / RATE_HZ}
@@ -137,9 +137,11 @@ def candidate_lags(heard: Floats) -> list[float]:
     if last <= first:
         return []
     size = scipy.fft.next_fast_len(heard.size + last, real=True)
-    agreement = scipy.fft.irfft(np.abs(scipy.fft.rfft(np.sign(heard), size)), size)[: last + 1]
+    # Copied, and filtered in place, for ten minutes: the other half of the transform is as large as all of the take.
+    agreement = scipy.fft.irfft(np.abs(scipy.fft.rfft(np.sign(heard), size)), size)[: last + 1].copy()
     around = round(AROUND_S * RATE_HZ)
-    deviation = scipy.ndimage.uniform_filter1d(agreement**2, 2 * around + 1)
+    deviation = agreement**2
+    scipy.ndimage.uniform_filter1d(deviation, 2 * around + 1, output=deviation)
     np.maximum(np.sqrt(deviation, out=deviation), 1e-12, out=deviation)
     height = np.divide(agreement, deviation, out=deviation)[first:last]
     lags: list[float] = []

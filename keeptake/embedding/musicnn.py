@@ -139,12 +139,11 @@ def mel_patches(samples: np.ndarray, mel: np.ndarray) -> tuple[np.ndarray, np.nd
         raise InvalidAudioError(f"expected mono samples, got shape {samples.shape}")
     if not np.isfinite(samples).all():
         raise InvalidAudioError("samples hold values that are not finite numbers")
-    padded = np.pad(samples.astype(np.float32, copy=False), FFT_SIZE // 2)
-    frames = np.lib.stride_tricks.sliding_window_view(padded, FFT_SIZE)[::HOP]
     window = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(FFT_SIZE) / FFT_SIZE)).astype(np.float32)
-    compressed = np.empty((len(frames), len(mel)), np.float32)
-    for start in range(0, len(frames), FRAMES_A_BATCH):
-        spectrum = scipy.fft.rfft(frames[start : start + FRAMES_A_BATCH] * window, axis=1)
+    compressed = np.empty((1 + samples.size // HOP, len(mel)), np.float32)
+    for start in range(0, len(compressed), FRAMES_A_BATCH):
+        frames = _frames(samples, start, min(FRAMES_A_BATCH, len(compressed) - start))
+        spectrum = scipy.fft.rfft(frames * window, axis=1)
         # The package rounds the mel power to float16 before the logarithm, where loud bass overflows; float32 is meant.
         power = (spectrum.real**2 + spectrum.imag**2) @ mel.T
         compressed[start : start + len(power)] = np.log10(1 + 10_000 * power)
@@ -155,6 +154,14 @@ def mel_patches(samples: np.ndarray, mel: np.ndarray) -> tuple[np.ndarray, np.nd
         starts.append(len(compressed) - PATCH_FRAMES)
     patches = np.stack([compressed[start : start + PATCH_FRAMES] for start in starts])
     return patches, np.array(starts) * HOP / SAMPLE_RATE_HZ
+
+
+def _frames(samples: np.ndarray, first: int, count: int) -> np.ndarray:
+    """Some frames, shape (count, 512), float32, of audio with silence around it: ten minutes need not be held twice for that."""
+    start, end = first * HOP - FFT_SIZE // 2, (first + count - 1) * HOP + FFT_SIZE // 2
+    inside = samples[max(start, 0) : end].astype(np.float32, copy=False)
+    padded = np.pad(inside, (max(-start, 0), max(end - samples.size, 0)))
+    return np.lib.stride_tricks.sliding_window_view(padded, FFT_SIZE)[::HOP]
 
 
 @cache

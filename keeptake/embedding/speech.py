@@ -58,15 +58,23 @@ class Speech:
         """
         if mono_16k.ndim != 1 or mono_16k.size == 0 or not np.isfinite(mono_16k).all():
             raise InvalidAudioError(f"expected finite mono samples, got shape {mono_16k.shape}")
-        padded = np.pad(mono_16k.astype(np.float32, copy=False), (CONTEXT, -mono_16k.size % FRAME))
-        frames = np.lib.stride_tricks.sliding_window_view(padded, CONTEXT + FRAME)[::FRAME]
+        count = -(-mono_16k.size // FRAME)
         hidden = cell = np.zeros(STATE_SHAPE, np.float32)
         probabilities = []
-        for first in range(0, len(frames), FRAMES_A_CALL):
-            inputs = {"input": np.ascontiguousarray(frames[first : first + FRAMES_A_CALL]), "h": hidden, "c": cell}
+        for first in range(0, count, FRAMES_A_CALL):
+            frames = _frames(mono_16k, first, min(FRAMES_A_CALL, count - first))
+            inputs = {"input": np.ascontiguousarray(frames), "h": hidden, "c": cell}
             probability, hidden, cell = self._session.run(["speech_probs", "hn", "cn"], inputs)
             probabilities.append(probability.reshape(-1))
-        return SpeechOutput(np.concatenate(probabilities), np.arange(len(frames)) * (FRAME / SAMPLE_RATE_HZ))
+        return SpeechOutput(np.concatenate(probabilities), np.arange(count) * (FRAME / SAMPLE_RATE_HZ))
+
+
+def _frames(mono_16k: np.ndarray, first: int, count: int) -> np.ndarray:
+    """Some frames, each after its context, shape (count, CONTEXT + FRAME), float32; before and behind the audio is silence."""
+    start, end = first * FRAME - CONTEXT, (first + count) * FRAME
+    inside = mono_16k[max(start, 0) : end].astype(np.float32, copy=False)
+    padded = np.pad(inside, (max(-start, 0), max(end - mono_16k.size, 0)))
+    return np.lib.stride_tricks.sliding_window_view(padded, CONTEXT + FRAME)[::FRAME]
 
 
 @cache
