@@ -258,7 +258,7 @@ def test_what_a_further_model_fails_at_is_not_quarantined_and_tried_again(ledger
     kept = next(path for path in (tmp_path / "audio").rglob("*") if path.is_file())
     kept.rename(tmp_path / "away")
     _, (check,) = materialized(embeddings, home)
-    assert not check.passed and check.description == "mert:tiny-mert: 1 crashed-worker"
+    assert not check.passed and check.description == "mert:tiny-mert: 1 damaged-object"
     assert statuses(ledger) == {"embedded"} and vectors_of(ledger)["mert:tiny-mert"] == TAKES - 1
 
     (tmp_path / "away").rename(kept)

@@ -29,6 +29,7 @@ from keeptake.curation.policy import Policy, load_policy, read_policy
 from keeptake.curation.publish import LEAKS, READERS, Published, publish, publish_staged
 from keeptake.curation.readiness import readiness
 from keeptake.curation.versions import apply, diff
+from keeptake.embedding import DEFAULT_MODEL
 from keeptake.errors import BusyError, ConfigurationError, PublicationError
 from keeptake.formats import audiofolder, gate, hf_parquet, webdataset
 from keeptake.ledger.bulk import upsert
@@ -132,7 +133,14 @@ class Studio:
 
     def place(self, number: int, vector: list[float]) -> None:
         """Give a take's audio its place in the space that search uses."""
-        space = {"model": "test", "model_version": "1", "version": 1, "fitted_on": 9, "dims": len(vector), "is_current": True}
+        space = {
+            "model": DEFAULT_MODEL,
+            "model_version": "1",
+            "version": 1,
+            "fitted_on": 9,
+            "dims": len(vector),
+            "is_current": True,
+        }
         space |= {"mean": [0.0] * len(vector), "deviation": [1.0] * len(vector)}
         with self.ledger.begin() as connection:
             upsert(connection, embedding_scalers, [space], conflict=["model", "model_version", "version"])
