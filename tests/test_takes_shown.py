@@ -33,6 +33,7 @@ from keeptake.settings import Settings, settings
 from resources.audio_store import AudioStoreResource
 from resources.compute import ComputeResource
 from resources.ledger import LedgerResource
+from resources.model_store import ModelStoreResource
 
 DAY = "2026-11-01"
 MOST_A_RUN = 200_000  # characters that one run may add to the event log, which keeps them for ever
@@ -180,6 +181,7 @@ def heard_twice(ledger, tmp_path, signals, monkeypatch):
         "ledger": LedgerResource(url=ledger.url),
         "audio_store": AudioStoreResource(url=store.url),
         "compute": ComputeResource(workers=1),
+        "model_store": ModelStoreResource(),
     }
     settings.cache_clear()
 
