@@ -74,7 +74,7 @@ def answer(item: ToHear | ToFingerprint | ToEmbed) -> Heard | Embedded | Fingerp
     if isinstance(item, ToFingerprint):
         return Fingerprinted(item.sha256, np.zeros(0, np.uint64))
     seed = int(item.sha256[:8], 16)
-    return Embedded(item.sha256, np.random.default_rng(seed).standard_normal(704).astype(np.float32))
+    return Embedded(item.sha256, np.random.default_rng(seed).standard_normal(336).astype(np.float32))
 
 
 class InstantCompute(ComputeResource):

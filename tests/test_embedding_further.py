@@ -167,7 +167,7 @@ def test_takes_are_found_by_the_words_of_their_prompts(ledger, home, monkeypatch
     pytest.importorskip("sentence_transformers", reason="the extra text is not installed")
     monkeypatch.setenv("KEEPTAKE_EMBEDDING_MODELS", PROMPTS)
     settings.cache_clear()
-    give_vectors(ledger, DEFAULT_MODEL, np.zeros((TAKES, 704)))
+    give_vectors(ledger, DEFAULT_MODEL, np.zeros((TAKES, 336)))
     with ledger.begin() as connection:  # what the provider was given counts
         connection.execute(sa.text("UPDATE generations SET ai_enhanced_prompt = 'a church organ' WHERE generation_id = 'g3'"))
     _, (check,) = materialized(embeddings, home)
@@ -190,7 +190,7 @@ def test_prompts_that_are_all_the_same_lie_in_one_place(ledger, home, monkeypatc
     pytest.importorskip("sentence_transformers", reason="the extra text is not installed")
     monkeypatch.setenv("KEEPTAKE_EMBEDDING_MODELS", PROMPTS)
     settings.cache_clear()
-    give_vectors(ledger, DEFAULT_MODEL, np.zeros((TAKES, 704)))
+    give_vectors(ledger, DEFAULT_MODEL, np.zeros((TAKES, 336)))
     with ledger.begin() as connection:
         connection.execute(sa.text("UPDATE generations SET user_prompt = 'slow guitar'"))
     materialized(embeddings, home)
@@ -210,7 +210,7 @@ def test_control_without_further_models_no_words_are_compared_with_sound(ledger,
 def test_the_vector_that_records_snapshots_and_curation_give_is_the_default_models(ledger, home):
     """They gave the newest vector of any model, so a second model would have changed columns, and the limit of alike takes."""
     draw = np.random.default_rng(0)
-    give_vectors(ledger, DEFAULT_MODEL, draw.normal(size=(TAKES, 704)))
+    give_vectors(ledger, DEFAULT_MODEL, draw.normal(size=(TAKES, 336)))
     renew_space(ledger, DEFAULT_MODEL, version_of(DEFAULT_MODEL))
     alone = datasets.vectors(ledger)
     give_vectors(ledger, "clap:other", draw.normal(size=(TAKES, 24)))
@@ -218,8 +218,8 @@ def test_the_vector_that_records_snapshots_and_curation_give_is_the_default_mode
 
     with ledger.begin() as connection:
         record = connection.exec_driver_sql(RECORD, ("g1",)).mappings().one()
-    assert len(record["embedding"]) == 704
-    assert set(overviews.snapshot_of_day(ledger, DAY)["vector"].list.len()) == {704}
+    assert len(record["embedding"]) == 336
+    assert set(overviews.snapshot_of_day(ledger, DAY)["vector"].list.len()) == {336}
     np.testing.assert_equal(datasets.vectors(ledger), alone)
 
 
@@ -254,7 +254,7 @@ def test_what_a_further_model_fails_at_is_not_quarantined_and_tried_again(ledger
     """A take that the default model placed is a good one, whatever an optional model makes of it."""
     monkeypatch.setenv("KEEPTAKE_EMBEDDING_MODELS", "mert:tiny-mert")
     settings.cache_clear()
-    give_vectors(ledger, DEFAULT_MODEL, np.zeros((TAKES, 704)))
+    give_vectors(ledger, DEFAULT_MODEL, np.zeros((TAKES, 336)))
     kept = next(path for path in (tmp_path / "audio").rglob("*") if path.is_file())
     kept.rename(tmp_path / "away")
     _, (check,) = materialized(embeddings, home)

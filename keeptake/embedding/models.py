@@ -1,6 +1,6 @@
 """Where does it lie? Models that turn audio into vectors, by name.
 
-    musicnn-msd       the default: channels of the MSD tagger and statistics of the mel spectrogram that it hears, 704 numbers
+    musicnn-msd       the default: channels of the MSD tagger and cepstra of the mel spectrogram that it hears, 336 numbers
     prompts           the words that a take was asked for with (`text.py`), not its sound
     clap:FOLDER       a CLAP of transformers in the model store: text and audio in one space
     mert:FOLDER       a MERT of transformers in the model store
@@ -17,14 +17,17 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 import numpy as np
+from scipy.fft import dct
 
 from keeptake.embedding import DEFAULT_MODEL, PROMPTS, text
 from keeptake.embedding.musicnn import SAMPLE_RATE_HZ, Musicnn, MusicnnOutput, mel_patches
 from keeptake.errors import ConfigurationError
 from keeptake.model_store import ModelStore
 
-MUSICNN_VERSION = "2"  # 2: of the mix that the analysis hears
-FRONT_CHANNELS, ALL_CHANNELS = 561, 753
+MUSICNN_VERSION = "3"  # 2: of the mix that the analysis hears; 3: cepstra, and without the channels that the last layer sums up
+LAST_CHANNELS, ALL_CHANNELS = slice(689, 753), 753  # of the last convolution, which holds the sum of those before it
+CEPSTRUM = 40  # of 96: what is above tells pitches apart, a semitone up would be another sound
+LEAST_DEVIATION = 0.01  # of log mel: below it is silence, and its logarithm would say how silent
 PATCHES_A_BATCH = 512  # on a GPU: 1.3 GB of activations in half precision
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -117,12 +120,16 @@ def _large(name: str) -> tuple[Literal["clap", "mert"], str]:
 
 
 class MusicnnEmbedder:
-    """Channels of the MSD tagger that vary at all, and what it hears, averaged over a take.
+    """Channels of the MSD tagger, and what it hears, averaged over a take.
 
-    A vector is the mean over patches of each channel's mean (256) and maximum (256), then mean and deviation over time of the log
-    mel spectrogram (96 and 96): the spectrogram's statistics tell recordings apart where the tagger has learnt to hear genres
-    (recall@1 0.84 → 0.90, `benchmarks/RESULTS.md`). On a GPU the plain torch layers run in half precision, many patches at
-    once.
+    A vector is the mean over patches of each channel's mean (128) and maximum (128), of the front filters that vary at all and
+    of the last convolution; then two cepstra [1]_ of the log mel spectrogram, of its mean and of the logarithm of its deviation
+    over time (40 and 40): they tell recordings apart where the tagger has learnt to hear genres (`benchmarks/RESULTS.md`).
+    On a GPU the plain torch layers run in half precision, many patches at once.
+
+    References
+    ----------
+    .. [1] Davis and Mermelstein (1980), "Comparison of parametric representations for monosyllabic word recognition".
     """
 
     name = DEFAULT_MODEL
@@ -131,13 +138,13 @@ class MusicnnEmbedder:
 
     def __init__(self, tagger: Musicnn, *, torch_device: str | None = None) -> None:
         self._tagger = tagger
-        channels = np.concatenate([tagger.network.living, np.arange(FRONT_CHANNELS, ALL_CHANNELS)])
-        self._varying = np.concatenate([channels, ALL_CHANNELS + channels])
-        self.dims = self._varying.size + 2 * tagger.weights["mel"].shape[0]
+        channels = np.concatenate([tagger.network.living, np.arange(ALL_CHANNELS)[LAST_CHANNELS]])
+        self._channels = np.concatenate([channels, ALL_CHANNELS + channels])
+        self.dims = self._channels.size + 2 * CEPSTRUM
         self._pooled = _in_torch(tagger, torch_device) if torch_device else tagger.network.pooled_channels
 
     def embed(self, mono: Sequence[np.ndarray]) -> np.ndarray:
-        """Raw vectors of shape (n, 704), float32.
+        """Raw vectors of shape (n, 336), float32.
 
         Raises
         ------
@@ -152,7 +159,7 @@ class MusicnnEmbedder:
         return np.stack([self._vector(*each) for each in zip(patches, pooled, strict=True)])
 
     def hear(self, mono_16k: np.ndarray) -> tuple[MusicnnOutput, np.ndarray]:
-        """What the network says about one audio, and its raw vector, shape (704,), out of one pass on the CPU."""
+        """What the network says about one audio, and its raw vector, shape (336,), out of one pass on the CPU."""
         patches, starts_s = mel_patches(mono_16k, self._tagger.weights["mel"])
         output = MusicnnOutput(*self._tagger.network(patches), starts_s)
         return output, self._vector(patches, output.pooled)
@@ -160,8 +167,9 @@ class MusicnnEmbedder:
     def _vector(self, patches: np.ndarray, pooled: np.ndarray) -> np.ndarray:
         """Of one audio's patches, shape (patches, 187, 96), and their channels, (patches, 1506)."""
         spectra = patches.reshape(-1, patches.shape[2])
-        parts = [pooled[:, self._varying].mean(axis=0), spectra.mean(axis=0), spectra.std(axis=0)]
-        return np.concatenate(parts).astype(np.float32)
+        texture = np.log(np.maximum(spectra.std(axis=0), LEAST_DEVIATION))
+        cepstra = dct(np.stack([spectra.mean(axis=0), texture]), norm="ortho")[:, :CEPSTRUM]
+        return np.concatenate([pooled[:, self._channels].mean(axis=0), *cepstra]).astype(np.float32)
 
 
 def _in_torch(tagger: Musicnn, device: str) -> Callable[[np.ndarray], np.ndarray]:

@@ -18,7 +18,7 @@ class SharedPass:
 
     Attributes
     ----------
-    vector : np.ndarray [shape=(704,), float32] or None
+    vector : np.ndarray [shape=(336,), float32] or None
         Of the audio heard last; whoever begins another take sets it to None, since not every take is asked for its style.
     """
 
