@@ -18,7 +18,9 @@ from resources.model_store import ModelStoreResource
     deps=["analyzed_features", "embeddings"],
     metadata={"dagster/column_schema": report.schema_of(tables.adherence), "dagster/table_name": "public.adherence"},
 )
-def prompt_adherence(ledger: LedgerResource, model_store: ModelStoreResource) -> dg.MaterializeResult[None]:
+def prompt_adherence(
+    context: dg.AssetExecutionContext, ledger: LedgerResource, model_store: ModelStoreResource
+) -> dg.MaterializeResult[None]:
     """How far each take follows its prompt, by tempo, key, vocals, duration, genre and mood; a reason where none is judged.
 
     By the cosine of words and sound too, where a configured model knows both.
@@ -26,7 +28,8 @@ def prompt_adherence(ledger: LedgerResource, model_store: ModelStoreResource) ->
     from keeptake.formats.figures import asked_against_heard
 
     joint = joint_model(listed(settings().embedding_models), model_store.get())
-    verdicts, scatter = judge_lagging(ledger.get(), joint=joint), tempo_scatter(ledger.get())
+    verdicts = judge_lagging(ledger.get(), joint=joint, warn=context.log.warning)
+    scatter = tempo_scatter(ledger.get())
     tempi = (scatter[column].to_list() for column in ("asked_bpm", "heard_bpm", "verdict"))
     return dg.MaterializeResult(
         metadata={

@@ -7,6 +7,7 @@ import pytest
 import sqlalchemy as sa
 
 from keeptake.embedding.further import JointModel
+from keeptake.errors import ModelMissingError
 from keeptake.ledger import adherence
 from keeptake.ledger.adherence import judge_lagging, tempo_scatter
 from keeptake.ledger.bulk import upsert
@@ -126,3 +127,22 @@ def test_a_joint_embedder_adds_its_cosine_as_soon_as_a_take_has_its_vector(takes
     assert stored(takes)["g1"]["total"] == pytest.approx((3 + 20 / 30 + 2) / 6, abs=1e-6)
     assert judge_lagging(takes, joint=joint).is_empty()
     assert judge_lagging(takes)["takes"].sum() == 7 * 3  # other rules, no joint embedder: judged again
+
+
+def test_a_joint_embedder_that_does_not_load_keeps_no_take_from_the_other_terms(takes):
+    """The whole asset failed once its CLAP had placed takes and then no longer loaded."""
+
+    def torn():
+        raise ModelMissingError("the model in /m/toy does not load: put it there")
+
+    rows = [{"audio_sha256": f"{n:064x}", "model": "toy", "version": "1", "vector": [1.0, 0.0]} for n in (0, 1)]
+    with takes.begin() as connection:
+        upsert(connection, embeddings, rows, conflict=("audio_sha256", "model", "version"))
+    said = []
+
+    counts = judge_lagging(takes, joint=JointModel("toy", "1", torn), warn=said.append)
+
+    assert said == ["toy judges no take: the model in /m/toy does not load: put it there"]
+    assert counts_of(counts, "tempo")["wrong"] == 1
+    assert counts_of(counts, "text_audio") == {"not-joint": 3}
+    assert counts_of(judge_lagging(takes, joint=JointModel("toy", "1", WordsAndSound)), "text_audio") == {"cosine": 2}

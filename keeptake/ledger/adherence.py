@@ -6,7 +6,7 @@ that were never judged, are judged again. Belongs here: SQL of `adherence`. Does
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +14,7 @@ import polars as pl
 import sqlalchemy as sa
 
 from keeptake.curation.adherence import ADHERENCE_VERSION, ASKED, HEARD, WEIGHTS, asked, judge, terms_of
+from keeptake.errors import KeeptakeError
 from keeptake.ledger.bulk import upsert
 from keeptake.ledger.connection import Ledger
 from keeptake.ledger.tables import adherence, features
@@ -41,13 +42,18 @@ _VECTORS = """
 """
 
 
-def judge_lagging(ledger: Ledger, *, joint: "JointModel | None" = None) -> pl.DataFrame:
+def judge_lagging(
+    ledger: Ledger, *, joint: "JointModel | None" = None, warn: Callable[[str], object] = lambda _: None
+) -> pl.DataFrame:
     """Judge every take that lags, page by page, each page its own commit.
 
     Parameters
     ----------
     joint : JointModel, optional
         A model that knows text and sound: where the ledger has its vector of a take, its cosine with the prompt is a term.
+        One that does not load keeps no take from being judged by all other terms.
+    warn : callable
+        Told why the model does not load.
 
     Returns
     -------
@@ -55,7 +61,7 @@ def judge_lagging(ledger: Ledger, *, joint: "JointModel | None" = None) -> pl.Da
         `term, verdict, takes`: how often each verdict, or reason why there is none, was given.
     """
     model = {"model": joint.name if joint else "", "version": joint.version if joint else ""}
-    load = cache(joint.load) if joint else None
+    load = cache(partial(_loaded, joint, warn)) if joint else None
     rules = f"{ADHERENCE_VERSION} {joint.name}={joint.version}" if joint else ADHERENCE_VERSION
     after, counts = 0, [pl.DataFrame(schema={"term": pl.String, "verdict": pl.String, "takes": pl.UInt32})]
     while (page := _page(ledger, {**model, "after": after, "rules": rules, "most": PAGE_ROWS})).height:
@@ -91,15 +97,25 @@ def _page(ledger: Ledger, values: Mapping[str, Any]) -> pl.DataFrame:
         return pl.DataFrame(found.all(), schema=list(found.keys()), orient="row", infer_schema_length=None)
 
 
-def _cosines(ledger: Ledger, ids: Sequence[int], load: "Callable[[], JointEmbedder]", model: Mapping[str, str]) -> pl.DataFrame:
+def _loaded(joint: "JointModel", warn: Callable[[str], object]) -> "JointEmbedder | None":
+    try:
+        return joint.load()
+    except KeeptakeError as refusal:  # those judged without it lag until it loads
+        warn(f"{joint.name} judges no take: {refusal}")
+        return None
+
+
+def _cosines(
+    ledger: Ledger, ids: Sequence[int], load: "Callable[[], JointEmbedder | None]", model: Mapping[str, str]
+) -> pl.DataFrame:
     """Cosine of each take's sound with its prompt, of those takes that have a vector of the model."""
     with ledger.begin() as connection:
         rows = connection.execute(sa.text(_VECTORS), {**model, "ids": list(ids)}).all()
     schema = pl.Schema({"id": pl.Int64(), "text_audio_cosine": HEARD["text_audio_cosine"]})
-    if not rows:
+    if not rows or not (embedder := load()):
         return pl.DataFrame(schema=schema)
     of_sound = np.array([vector for _, _, vector in rows], np.float64)
-    of_text = load().embed_text([prompt for _, prompt, _ in rows]).astype(np.float64)
+    of_text = embedder.embed_text([prompt for _, prompt, _ in rows]).astype(np.float64)
     size = np.linalg.norm(of_sound, axis=1) * np.linalg.norm(of_text, axis=1)
     cosine = (of_sound * of_text).sum(axis=1) / np.maximum(size, 1e-12)
     return pl.DataFrame({"id": [id_ for id_, _, _ in rows], "text_audio_cosine": cosine}, schema=schema)
