@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from keeptake.embedding import DEFAULT_MODEL
+from keeptake.embedding import DEFAULT_MODEL, models
 from keeptake.embedding.models import MusicnnEmbedder, has_gpu, load_embedder, version_of
 from keeptake.embedding.musicnn import Musicnn, mel_patches
 from keeptake.embedding.scaler import apply_scaler, fit_scaler
@@ -113,6 +113,34 @@ def test_half_precision_in_torch_gives_the_same_vector(store, embedder, signals)
     on_gpu, on_cpu = half.embed([patch])[0], embedder.embed([patch])[0]
     assert 1 - cosine(on_gpu, on_cpu) < 1e-3
     assert 1 - cosine(on_gpu[:CHANNELS], on_cpu[:CHANNELS]) < 1e-3  # the rest is the same arithmetic on both
+
+
+def test_a_long_take_goes_through_torch_a_batch_of_patches_at_a_time(store, signals, monkeypatch):
+    half = MusicnnEmbedder(Musicnn.load(store, "MSD"), torch_device="cpu")
+    sounds = [signals.white_noise(16, RATE_HZ), signals.drum_beat(100, 7, RATE_HZ)]
+    at_once = half.embed(sounds)
+    monkeypatch.setattr(models, "PATCHES_A_BATCH", 3)
+
+    np.testing.assert_allclose(half.embed(sounds), at_once, atol=1e-2)
+
+
+def test_no_tensor_stays_on_another_device_than_the_network(store):
+    """Like a GPU, torch's meta device refuses tensors of the CPU; it works out shapes and precisions alone."""
+    import torch
+
+    from keeptake.embedding.musicnn_torch import TorchNetwork
+
+    network = TorchNetwork(Musicnn.load(store, "MSD").weights).eval().to(device="meta", dtype=torch.float16)
+    patches = torch.empty((2, 187, 96), device="meta", dtype=torch.float16)
+
+    assert [(each.device.type, each.dtype, each.shape[1]) for each in network(patches)] == [
+        ("meta", torch.float16, outputs) for outputs in (50, 1506, 200)
+    ]
+    network.register_buffer("dense_1-bias", torch.zeros(50, dtype=torch.float16))
+    with pytest.raises(RuntimeError, match="not on the expected device"):
+        network(patches)
+    with pytest.raises(NotImplementedError, match="Cannot copy out of meta tensor"):
+        MusicnnEmbedder(Musicnn.load(store, "MSD"), torch_device="meta").embed([np.ones(RATE_HZ, np.float32)])
 
 
 def test_gpu_gives_the_same_vectors(store, embedder, signals):
