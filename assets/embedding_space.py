@@ -59,11 +59,17 @@ def _table(spaces: dict[str, SpaceReport], kept_from: dict[str, str]) -> pl.Data
             "vectors": done.vectors,
             "added": done.added,
             "is_renewed": done.is_renewed,
-            "remark": "" if done.scaler else "too few vectors for a space",
+            "remark": _remark(done),
         }
         for model, done in spaces.items()
     ]
     return pl.DataFrame([*rows, *({"model": model, "remark": why} for model, why in kept_from.items())], infer_schema_length=None)
+
+
+def _remark(done: SpaceReport) -> str:
+    if done.is_outdated and done.scaler:
+        return f"of the model's version {done.scaler.model_version}: the present one takes over when it has placed half as many"
+    return "" if done.scaler else "too few vectors for a space"
 
 
 def _neighbours(ledger: Ledger, store: AudioStore, done: SpaceReport) -> dg.MarkdownMetadataValue:

@@ -252,8 +252,10 @@ def similar(
     """The takes that sound most like a take or a file, or were asked for in words like these."""
     from dagster_project.home import open_home
     from keeptake.embedding.files import vector_of_file
+    from keeptake.embedding.models import version_of
     from keeptake.ledger.similarity import Filters
     from keeptake.ledger.similarity import similar as nearest
+    from keeptake.model_store import ModelStore
     from keeptake.settings import settings
 
     if tempo_from is not None and tempo_to is not None and not tempo_from <= tempo_to:
@@ -261,14 +263,15 @@ def similar(
     filters = Filters(user_id=user, provider=provider, genre=genre, key=key, tempo_from_bpm=tempo_from, tempo_to_bpm=tempo_to)
     models = settings().models_location
     wanted: str | np.ndarray = target
+    version = None
     if words:
         from keeptake.embedding.text import embed_text
 
         wanted, model = embed_text([target])[0], PROMPTS
     elif Path(target).is_file():
-        wanted = vector_of_file(Path(target), models, model=model)
+        wanted, version = vector_of_file(Path(target), models, model=model), version_of(model, ModelStore(models))
     with open_home() as ledger:
-        found = nearest(ledger, wanted, k, filters, model=model)
+        found = nearest(ledger, wanted, k, filters, model=model, version=version)
     print_rows([each._asdict() for each in found], as_json, f"Most like {target}")
 
 

@@ -84,6 +84,7 @@ def build_definitions(*, resources: Mapping[str, Any] | None = None) -> dg.Defin
         sensors=[
             sensors.arrivals,
             sensors.feedback_moved,
+            sensors.outdated_places,
             sensors.enough_new_takes,
             failures.run_failures,
             failures.missing_metadata,

@@ -31,6 +31,12 @@ score_report_job = dg.define_asset_job(
     "report_scores", dg.AssetSelection.assets("score_report"), description="The distribution of all scores, on paper."
 )
 
+place_anew = dg.define_asset_job(
+    "place_anew",
+    dg.AssetSelection.assets("embeddings", "embedding_space"),
+    description="The takes of one capture day placed by the embedding model's version of today.",
+)
+
 rescore = dg.define_asset_job(
     "rescore",
     dg.AssetSelection.assets("quality_scores"),

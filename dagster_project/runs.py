@@ -8,13 +8,16 @@ from typing import Any
 import dagster as dg
 
 from dagster_project.definitions import defs
-from dagster_project.jobs import publish_dataset, rescore, take_to_score
+from dagster_project.jobs import place_anew, publish_dataset, rescore, take_to_score
 from keeptake.curation.policy import load_policy
 from keeptake.datasets import show_version
+from keeptake.embedding import DEFAULT_MODEL
+from keeptake.embedding.models import version_of
 from keeptake.errors import KeeptakeError, PublicationError
 from keeptake.ledger.connection import Ledger
 from keeptake.ledger.scores import count_lagging
 from keeptake.ledger.status import pending_by_day, status
+from keeptake.ledger.vectors import outdated_by_day
 from keeptake.settings import settings
 from keeptake.sources.pull import today
 
@@ -64,7 +67,7 @@ def _count(result: dg.ExecuteInProcessResult, asset: str, name: str) -> int:
 
 
 def run_pending(ledger: Ledger) -> dict[str, Any]:
-    """Run the chain for every day with pending rows, and scores for what lags.
+    """Run the chain for every day with pending rows, place what an older version of the model placed, and score what lags.
 
     Returns
     -------
@@ -78,6 +81,8 @@ def run_pending(ledger: Ledger) -> dict[str, Any]:
         result = execute(take_to_score.name, partition_key=day)
         for asset, name in COUNTED.items():
             done[name] += _count(result, asset, name)
+    for day in outdated_by_day(ledger, DEFAULT_MODEL, version_of(DEFAULT_MODEL)):
+        done["embedded"] += _count(execute(place_anew.name, partition_key=day), "embeddings", "embedded")
     if count_lagging(ledger):
         done["scored"] += _count(execute(rescore.name), "quality_scores", "scored")
     after = status(ledger)

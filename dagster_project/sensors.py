@@ -10,11 +10,14 @@ from collections.abc import Collection, Mapping
 import dagster as dg
 
 from assets.partitions import policy_names
-from dagster_project.jobs import publish_dataset, rescore, take_to_score
+from dagster_project.jobs import place_anew, publish_dataset, rescore, take_to_score
 from keeptake.curation.policy import load_policy
+from keeptake.embedding import DEFAULT_MODEL
+from keeptake.embedding.models import version_of
 from keeptake.ledger.scores import count_lagging
 from keeptake.ledger.soundness import problems
 from keeptake.ledger.status import good_takes, pending_by_day
+from keeptake.ledger.vectors import outdated_by_day
 from keeptake.settings import settings
 from keeptake.sources.pull import has_news, today
 from resources.audio_store import AudioStoreResource
@@ -65,6 +68,21 @@ def feedback_moved(context: dg.SensorEvaluationContext, ledger: LedgerResource) 
     if not lagging:
         return dg.SkipReason("every score is up to date")
     return dg.RunRequest(tags={"keeptake/lagging": str(lagging)})
+
+
+@dg.sensor(job=place_anew, minimum_interval_seconds=120, default_status=dg.DefaultSensorStatus.RUNNING)
+def outdated_places(context: dg.SensorEvaluationContext, ledger: LedgerResource) -> dg.SensorResult | dg.SkipReason:
+    """After an upgrade, let the new version of the embedding model place the takes of the old one, when nothing newer waits.
+
+    A take that it fails at is quarantined, so no day is asked for for ever.
+    """
+    if partitions_in_flight(context.instance, take_to_score.name):
+        return dg.SkipReason("new takes come first")
+    outdated = outdated_by_day(ledger.get(), DEFAULT_MODEL, version_of(DEFAULT_MODEL))
+    days = days_to_request(outdated, partitions_in_flight(context.instance, place_anew.name), most=MAX_DAYS_A_TICK)
+    if not days:
+        return dg.SkipReason("every take is placed by the present version, or a run is at it")
+    return dg.SensorResult(run_requests=[dg.RunRequest(partition_key=day) for day in days])
 
 
 def read_asked(cursor: str | None) -> dict[str, int]:

@@ -149,8 +149,8 @@ def judged_takes(home_up, running):
 
 
 @pytest.fixture
-def gate(running, home_up, monkeypatch):
-    """The gate as the daemon would tick it at its first look, in this process."""
+def ticked(running, home_up, monkeypatch):
+    """A sensor as the daemon would tick it at its first look, in this process."""
     for name, value in {**home_up.settings_of(running.home), "KEEPTAKE_PUBLISH_AFTER_ROWS": "1"}.items():
         monkeypatch.setenv(name, value)
     settings.cache_clear()
@@ -159,9 +159,10 @@ def gate(running, home_up, monkeypatch):
         "audio_store": AudioStoreResource(url=(running.home / "audio").as_uri()),
     }
 
-    def tick():
-        with dg.instance_for_test() as instance, dg.build_sensor_context(instance=instance, resources=connections) as context:
-            return sensors.enough_new_takes(context)
+    def tick(sensor):
+        wanted = {name: resource for name, resource in connections.items() if name in sensor.required_resource_keys}
+        with dg.instance_for_test() as instance, dg.build_sensor_context(instance=instance, resources=wanted) as context:
+            return sensor(context)
 
     yield tick
     settings.cache_clear()
@@ -172,17 +173,39 @@ def publish(home_up, running):
     home_up.wait_for_success(running, home_up.launch(running, "publish_dataset", tags))
 
 
-def test_control_without_its_look_at_the_ledger_the_gate_publishes_a_hole(running, home_up, demo_takes, gate, monkeypatch):
+def test_control_without_its_look_at_the_ledger_the_gate_publishes_a_hole(running, home_up, demo_takes, ticked, monkeypatch):
     if not published_takes(home_up, running):
         publish(home_up, running)
     unheard = min(published_takes(home_up, running) & {take.generation_id for take in demo_takes})
     with without_features(home_up, running, unheard):
-        assert isinstance(gate(), dg.SkipReason)
+        assert isinstance(ticked(sensors.enough_new_takes), dg.SkipReason)
         monkeypatch.setattr(sensors, "problems", lambda *asked: [])
-        assert [request.partition_key for request in gate().run_requests] == [home_up.POLICY]
+        requests = ticked(sensors.enough_new_takes).run_requests
+        assert [request.partition_key for request in requests] == [home_up.POLICY]
         publish(home_up, running)
         assert published_takes(home_up, running)
         assert unheard not in published_takes(home_up, running)
+
+
+def test_takes_of_an_older_version_of_the_model_are_placed_anew(running, home_up, demo_takes, ticked):
+    """After an upgrade new takes were missing from search until somebody thought of a backfill."""
+    assert isinstance(ticked(sensors.outdated_places), dg.SkipReason)
+    present = home_up.numbers(running, "SELECT DISTINCT version FROM embeddings")
+    days = home_up.numbers(
+        running, "SELECT DISTINCT captured_on::text AS day FROM generations WHERE status = 'scored' ORDER BY 1"
+    )
+    for table, column in (("embeddings", "version"), ("embedding_scalers", "model_version")):
+        assert home_up.numbers(running, f"UPDATE {table} SET {column} = 'older' RETURNING 1")
+    requests = ticked(sensors.outdated_places).run_requests
+    assert sorted(request.partition_key for request in requests) == days
+
+    for request in requests:
+        tags = [{"key": "dagster/partition", "value": request.partition_key}]
+        home_up.wait_for_success(running, home_up.launch(running, "place_anew", tags))
+    in_use = "SELECT DISTINCT model_version FROM embedding_scalers WHERE is_current"
+    assert home_up.numbers(running, in_use) == present
+    assert isinstance(ticked(sensors.outdated_places), dg.SkipReason)
+    assert {tick["status"] for tick in home_up.sensor_ticks(running, "outdated_places")} <= {"SKIPPED", "SUCCESS"}
 
 
 def test_a_store_that_holds_everything_is_no_problem(running, home_up, demo_takes):

@@ -20,6 +20,7 @@ from keeptake.ledger import similarity
 from keeptake.ledger.connection import Ledger, libpq_url
 from keeptake.ledger.embeddings import current_scaler, index_name, read_scaler, renew_space, scaler_in_use
 from keeptake.ledger.similarity import EmbeddingPendingError, Filters, similar
+from keeptake.ledger.vectors import outdated_by_day
 
 DIMS = 24
 TAKES = 6_000
@@ -306,6 +307,47 @@ def test_take_that_is_not_placed_yet_is_said_with_what_it_waits_for(small, chang
         similar(small, "g1")
 
 
+def let_the_space_be_of(ledger, version):
+    with ledger.begin() as connection:
+        connection.execute(sa.text("UPDATE embedding_scalers SET model_version = :version"), {"version": version})
+
+
+def test_a_take_of_a_version_that_has_not_caught_up_is_said_to_be_one(small):
+    """It was said to be repeated when the take is embedded, which it was."""
+    let_the_space_be_of(small, "older")
+    with small.begin() as connection:
+        connection.execute(sa.text(f"DELETE FROM scaled_embeddings WHERE audio_sha256 = '{sha(1)}'"))
+        connection.execute(sa.text("UPDATE embeddings SET embedded_at = now() + interval '1 second'"))
+    of_other = f"version {MUSICNN_VERSION} of musicnn-msd, and search is still in the space of version older: repeat when half"
+    with pytest.raises(EmbeddingPendingError, match=f"take 'g1' is placed by {of_other}"):
+        similar(small, "g1")
+    vector = np.zeros(DIMS, np.float32)
+    with pytest.raises(EmbeddingPendingError, match=f"this is placed by {of_other}"):
+        similar(small, vector, version=MUSICNN_VERSION)
+
+
+def test_a_take_of_a_version_that_was_taken_over_from_waits_for_its_turn(small):
+    let_the_space_be_of(small, "next")
+    with small.begin() as connection:
+        connection.execute(sa.text(f"DELETE FROM scaled_embeddings WHERE audio_sha256 = '{sha(1)}'"))
+        connection.execute(sa.text("UPDATE embedding_scalers SET fitted_at = now() + interval '1 second'"))
+    with pytest.raises(EmbeddingPendingError, match="take 'g1' is not placed by musicnn-msd yet: repeat when it is embedded"):
+        similar(small, "g1")
+
+
+def test_days_of_another_version_are_those_to_place_anew(small):
+    with small.begin() as connection:
+        connection.execute(sa.text("UPDATE generations SET status = 'scored'"))
+        connection.execute(sa.text("UPDATE generations SET captured_on = '2026-10-31' WHERE generation_id = 'g1'"))
+    assert outdated_by_day(small, DEFAULT_MODEL, MUSICNN_VERSION) == {}
+    with small.begin() as connection:
+        connection.execute(sa.text(f"UPDATE embeddings SET version = 'older' WHERE audio_sha256 = '{sha(1)}'"))
+    assert outdated_by_day(small, DEFAULT_MODEL, MUSICNN_VERSION) == {"2026-10-31": 1}
+    with small.begin() as connection:
+        connection.execute(sa.text("UPDATE generations SET status = 'quarantined' WHERE generation_id = 'g1'"))
+    assert outdated_by_day(small, DEFAULT_MODEL, MUSICNN_VERSION) == {}
+
+
 def test_unknown_take_is_no_take_that_is_still_to_be_placed(placed):
     """A mistyped id was to be asked for again later, for ever."""
     with pytest.raises(ConfigurationError, match="no take g9999999: `keeptake status"):
@@ -376,6 +418,7 @@ class TestRenewal:
         with ledger.begin() as connection:
             connection.execute(sa.text(f"{place_again} ORDER BY audio_sha256 LIMIT 19"), {"version": MUSICNN_VERSION})
         early = renew_space(ledger, DEFAULT_MODEL, "next")
+        assert early.is_outdated
         with ledger.begin() as connection:
             connection.execute(sa.text(f"{place_again} ON CONFLICT DO NOTHING"), {"version": MUSICNN_VERSION})
         late = renew_space(ledger, DEFAULT_MODEL, "next")

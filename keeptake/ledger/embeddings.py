@@ -67,6 +67,7 @@ class SpaceReport(NamedTuple):
     vectors: int  # in the space now
     added: int
     is_renewed: bool
+    is_outdated: bool = False  # still the space of another version of the model, until this one has caught up
 
 
 def current_scaler(ledger: Ledger, model: str) -> StoredScaler | None:
@@ -120,7 +121,7 @@ def renew_space(ledger: Ledger, model: str, model_version: str, *, growth: float
         added = _scale_new(ledger, current)
         _refresh_filters(ledger, current)
         vectors = _in_space(ledger, current)
-    return SpaceReport(current, vectors, vectors if is_due else added, is_due)
+    return SpaceReport(current, vectors, vectors if is_due else added, is_due, current.model_version != model_version)
 
 
 def _is_due(ledger: Ledger, model: str, model_version: str, current: StoredScaler | None, growth: float) -> bool:

@@ -85,6 +85,7 @@ def similar(
     filters: Filters | None = None,
     *,
     model: str = DEFAULT_MODEL,
+    version: str | None = None,
 ) -> list[Neighbour]:
     """Find the takes that sound most like a take or a vector.
 
@@ -94,6 +95,8 @@ def similar(
         A generation's id, or a raw vector of the model.
     k : int
         How many, 1 to `MOST_NEIGHBOURS`.
+    version : str, optional
+        Of the model that gave the raw vector.
 
     Returns
     -------
@@ -118,6 +121,8 @@ def similar(
         if scaler is None:
             first = "" if model == DEFAULT_MODEL else "put it into KEEPTAKE_EMBEDDING_MODELS (docs/embedding-models.md), "
             raise EmbeddingPendingError(f"no takes are placed by {model} yet: {first}run the embeddings, then repeat")
+        if version is not None and version != scaler.model_version:
+            raise EmbeddingPendingError(f"this is placed by {_other_version(scaler, version)}")
         values["vector"] = _vector(connection, target, scaler)
         # Postgres' default is for spinning disks: with it, a filter that a thousand takes pass reads every vector instead.
         connection.execute(sa.text("SET LOCAL random_page_cost = 1.1"))
@@ -142,18 +147,35 @@ def _vector(connection: sa.Connection, target: str | np.ndarray, scaler: StoredS
     )
     vector: str | None = connection.execute(query, {"generation_id": target, "scaler": scaler.id}).scalar()
     if vector is None:
-        raise _unplaced(connection, target, scaler.model)
+        raise _unplaced(connection, target, scaler)
     return vector
 
 
-def _unplaced(connection: sa.Connection, target: str, model: str) -> KeeptakeError:
-    """Why a take has no place: it is unknown, or its audio is not there, or its turn has not come."""
-    query = sa.text("SELECT audio_status FROM generations WHERE generation_id = :generation_id")
-    status: str | None = connection.execute(query, {"generation_id": target}).scalar()
-    if status is None:
+def _unplaced(connection: sa.Connection, target: str, scaler: StoredScaler) -> KeeptakeError:
+    """Why a take has no place: it is unknown, or its audio is not there, or its turn or its version's has not come."""
+    query = sa.text(
+        "SELECT g.audio_status, e.version FROM generations g LEFT JOIN embeddings e ON e.audio_sha256 = g.audio_sha256"
+        " AND e.model = :model AND e.version <> :version"
+        " AND e.embedded_at > (SELECT fitted_at FROM embedding_scalers WHERE id = :scaler)"
+        " WHERE g.generation_id = :generation_id ORDER BY e.embedded_at DESC LIMIT 1"
+    )
+    values = {"generation_id": target, "model": scaler.model, "version": scaler.model_version, "scaler": scaler.id}
+    found = connection.execute(query, values).one_or_none()
+    if found is None:
         return ConfigurationError(no_such_take(connection, target))
+    status, newer = found
+    if newer is not None:
+        return EmbeddingPendingError(f"take {target!r} is placed by {_other_version(scaler, newer)}")
     when = "repeat when it is embedded" if status == "stored" else f"its audio is {status}, see `keeptake explain {target}`"
-    return EmbeddingPendingError(f"take {target!r} is not placed by {model} yet: {when}")
+    return EmbeddingPendingError(f"take {target!r} is not placed by {scaler.model} yet: {when}")
+
+
+def _other_version(scaler: StoredScaler, version: str) -> str:
+    how = "`keeptake up` and `keeptake run` do" if scaler.model == DEFAULT_MODEL else "a backfill of `embeddings` does"
+    return (
+        f"version {version} of {scaler.model}, and search is still in the space of version {scaler.model_version}:"
+        f" repeat when half of the other takes are placed anew, which {how}"
+    )
 
 
 def _given(filters: Filters) -> dict[str, Any]:

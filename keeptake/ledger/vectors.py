@@ -45,6 +45,11 @@ _PENDING = f"""
     WHERE g.captured_on = :day AND g.status IN ('analyzed', 'embedded', 'scored') AND NOT {_HAS_VECTOR.format(audio="a.sha256")}
     ORDER BY a.sha256
 """
+_OUTDATED = f"""
+    SELECT g.captured_on::text, count(DISTINCT g.audio_sha256) FROM generations g JOIN audio a ON a.sha256 = g.audio_sha256
+    WHERE g.status IN ('embedded', 'scored') AND NOT {_HAS_VECTOR.format(audio="g.audio_sha256")}
+    GROUP BY 1 ORDER BY 1 DESC LIMIT :most
+"""
 _PROMPTS = f"""
     SELECT DISTINCT ON (g.audio_sha256) g.audio_sha256, coalesce(nullif(g.ai_enhanced_prompt, ''), g.user_prompt)
     FROM generations g
@@ -66,6 +71,13 @@ def move_placed_on(ledger: Ledger, day: str, model: str, version: str) -> int:
     """Move generations on whose audio has a vector already, as hearing may have left it, and count these audio files."""
     with ledger.begin() as connection:
         return int(connection.execute(sa.text(_ADVANCE), {"day": day, "model": model, "version": version}).scalar_one())
+
+
+def outdated_by_day(ledger: Ledger, model: str, version: str, *, most: int = 1000) -> dict[str, int]:
+    """Capture days of takes that only another version of the model has placed, newest first, and how many audio files that is."""
+    with ledger.begin() as connection:
+        rows = connection.execute(sa.text(_OUTDATED), {"model": model, "version": version, "most": most})
+        return {str(day): int(count) for day, count in rows}
 
 
 def audio_to_embed(ledger: Ledger, day: str, model: str, version: str) -> list[ToEmbed]:
