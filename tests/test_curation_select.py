@@ -305,6 +305,14 @@ def test_scarce_genre_keeps_its_promised_share_of_a_full_dataset():
     assert by_genre(choose(takes, policy(balance={"max_takes": 50, "genre_floor": 0.2}))) == {"trap": 40, "jazz": 10}
 
 
+@pytest.mark.parametrize("genres", [("trap",), ("trap", "jazz")])
+def test_too_few_genres_for_the_cap_fill_the_dataset_all_the_same(genres):
+    """With a cap of 0.25 one genre gave 25 of 100 takes, though without a size it gave them all."""
+    takes = frame(*(take(n, genre=genres[n % len(genres)]) for n in range(400)))
+    found = by_genre(choose(takes, policy(balance={"genre_cap": 0.25, "max_takes": 100})))
+    assert found == dict.fromkeys(genres, 100 // len(genres))
+
+
 def test_nothing_to_choose_from_is_an_empty_selection():
     found = choose(frame(), policy())
     assert found.kept.is_empty() and found.left_out.is_empty() and found.reasons() == {}

@@ -51,7 +51,8 @@ def cut(takes: pl.DataFrame, balance: Balance) -> pl.DataFrame:
     quotas = capped(counts, balance.genre_cap)
     most = balance.max_takes or takes.height
     if sum(quotas.values()) > most:
-        quotas = {genre: min(quota, max(1, int(balance.genre_cap * most))) for genre, quota in quotas.items()}
+        share = max(balance.genre_cap, 1 / len(counts))
+        quotas = {genre: min(quota, max(1, int(share * most))) for genre, quota in quotas.items()}
     promised = int(balance.genre_floor * most) if balance.max_takes else 0
     ranked = takes.with_columns(
         in_genre=pl.int_range(1, pl.len() + 1).over("genre"),
