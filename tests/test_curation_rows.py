@@ -58,7 +58,8 @@ def test_sections_are_read_in_either_shape():
         ({"tempo_bpm": 139.6, "tempo_confidence": 0.9}, "140 BPM"),
         ({"tempo_bpm": 139.6, "tempo_confidence": 0.1}, ""),
         ({"key": "A minor", "key_confidence": 0.8, "has_vocals": True}, "in A minor, with vocals"),
-        ({"key": "A minor", "key_confidence": 0.1}, ""),
+        ({"key": "A minor", "key_confidence": 0.1}, "in A minor"),
+        ({"key": "A minor", "key_confidence": 0.09}, ""),
     ],
 )
 def test_captions_say_what_was_heard_with_certainty(facts, caption):
@@ -68,11 +69,25 @@ def test_captions_say_what_was_heard_with_certainty(facts, caption):
 def test_clip_has_the_tempo_of_its_own_beats_in_the_octave_of_its_take():
     slow, fast = np.arange(0, 30, 0.5), np.arange(30, 60, 0.4)
     beats_s = np.concatenate([slow, fast]).tolist()
-    assert clip_tempo_bpm(Clip(0, 29), beats_s, 120.0) == pytest.approx(120.0)
-    assert clip_tempo_bpm(Clip(31, 59), beats_s, 120.0) == pytest.approx(150.0)
-    assert clip_tempo_bpm(Clip(31, 59), beats_s, 75.0) == pytest.approx(75.0)
-    assert clip_tempo_bpm(Clip(31, 32), beats_s, 120.0) == 120.0
-    assert clip_tempo_bpm(Clip(0, 29), beats_s, None) is None
+
+    def tempo_bpm(clip, take_bpm):
+        return clip_tempo_bpm(clip, beats_s, take_bpm, has_tempo_change=True)
+
+    assert tempo_bpm(Clip(0, 29), 120.0) == pytest.approx(120.0)
+    assert tempo_bpm(Clip(31, 59), 120.0) == pytest.approx(150.0)
+    assert tempo_bpm(Clip(31, 59), 75.0) == pytest.approx(75.0)
+    assert tempo_bpm(Clip(31, 32), 120.0) == 120.0
+    assert tempo_bpm(Clip(0, 29), None) is None
+
+
+def test_a_clip_of_a_steady_take_has_the_tempo_of_the_take():
+    """Captions said 138 BPM of a whole take of 137: the median of beats that stand on frames."""
+    beats_s = np.round(np.arange(0, 10, 60 / 137) / 0.01).astype(int) * 0.01
+    assert clip_tempo_bpm(Clip(0, 10), beats_s.tolist(), 137.0, has_tempo_change=False) == 137.0
+    coarse = np.round(np.arange(0, 10, 60 / 137) / 0.02).astype(int) * 0.02
+    changing_bpm = clip_tempo_bpm(Clip(0, 10), coarse.tolist(), 137.0, has_tempo_change=True)
+    assert changing_bpm == pytest.approx(137.0, abs=0.4)
+    assert 60 / np.median(np.diff(coarse)) == pytest.approx(136.36, abs=0.01)  # the control: the median of the same beats
 
 
 def test_share_of_voice_is_that_of_the_clip():

@@ -14,19 +14,22 @@ import numpy as np
 from keeptake.curation.policy import Captions
 from keeptake.curation.segments import Clip
 
-CAPTIONS_VERSION = "1"
-LEAST_KEY_CONFIDENCE = 0.3
+CAPTIONS_VERSION = "2"  # 2: the take's tempo where it is steady; keys from 0.1 on
+# Of 62 labelled takes 44 reach it, and the label agrees with all of them; at 0.05 with 48 of 53, and at 0.3 only 11 are left.
+LEAST_KEY_CONFIDENCE = 0.1
 LEAST_TEMPO_CONFIDENCE = 0.3
 FEWEST_BEATS = 8  # below, a clip's own tempo is a guess, and the take's is said
 MOST_INSTRUMENTS = 3
 
 
-def clip_tempo_bpm(clip: Clip, beats_s: Sequence[float], take_bpm: float | None) -> float | None:
-    """Tempo of a clip: of the beats in it where they are enough, else of the take."""
+def clip_tempo_bpm(clip: Clip, beats_s: Sequence[float], take_bpm: float | None, *, has_tempo_change: bool) -> float | None:
+    """Tempo of a clip: the take's; where that changes, of a line through the clip's own beats, if they are enough."""
     inside = np.asarray([at_s for at_s in beats_s if clip.start_s <= at_s <= clip.end_s])
-    if take_bpm is None or inside.size < FEWEST_BEATS:
+    # A clip's few beats say ten times less exactly what all of a steady take's say: 137 BPM were called 138.
+    if take_bpm is None or not has_tempo_change or inside.size < FEWEST_BEATS:
         return take_bpm
-    own_bpm = 60.0 / float(np.median(np.diff(inside)))
+    slope_s, _ = np.polyfit(np.arange(inside.size), inside, 1)
+    own_bpm = 60.0 / float(slope_s)
     # Beats may have been tracked at half or double the tempo that was believed in the end: speak in the take's octave.
     octave: float = 2.0 ** round(math.log2(take_bpm / own_bpm))
     return round(own_bpm * octave, 2)

@@ -198,7 +198,9 @@ def _of_take(take: Mapping[str, Any], policy: Policy, key: str, scrubbed: Counte
 def _of_clip(
     take: Mapping[str, Any], parts: Mapping[str, Mapping[str, Any]], clip: Clip, prompt: str, policy: Policy
 ) -> dict[str, Any]:
-    tempo_bpm = clip_tempo_bpm(clip, parts.get("rhythm", {}).get("beats_s") or [], take["tempo_bpm"])
+    rhythm = parts.get("rhythm", {})
+    beats_s, is_changing = rhythm.get("beats_s") or [], bool(rhythm.get("has_tempo_change"))
+    tempo_bpm = clip_tempo_bpm(clip, beats_s, take["tempo_bpm"], has_tempo_change=is_changing)
     has_vocals = take["has_vocals"]
     if has_vocals and "vocal_segments_s" in parts.get("vocals", {}):
         has_vocals = clip_vocal_share(clip, parts["vocals"]["vocal_segments_s"]) >= FEWEST_VOCALS
