@@ -7,10 +7,9 @@ from assets import report
 from assets.analyzed_features import analyzed_features
 from assets.audio_files import audio_files
 from assets.curated_datasets import curated_dataset
-from assets.partitions import policy_names
 from assets.quality_scores import quality_scores
 from assets.raw_generations import raw_generations
-from keeptake.curation.policy import load_policy
+from keeptake.curation.policy import load_policies
 from keeptake.curation.readiness import readiness
 from keeptake.ledger import soundness
 from keeptake.ledger.datasets import kept_by_genre
@@ -59,11 +58,11 @@ def scores_lie_in_the_unit_interval(ledger: LedgerResource) -> dg.AssetCheckResu
 @dg.asset_check(asset=curated_dataset, blocking=False)
 def enough_for_a_first_fine_tuning(ledger: LedgerResource) -> dg.AssetCheckResult:
     """How far each policy's dataset is from its goal, by genre: a warning until it is reached."""
-    policies = [load_policy(name, settings().policies_dir) for name in policy_names()]
+    policies, unreadable = load_policies(settings().policies_dir)
     found = {policy.name: readiness(kept_by_genre(ledger.get(), policy.name), policy) for policy in policies}
     return dg.AssetCheckResult(
-        passed=all(far.is_ready for far in found.values()),
+        passed=not unreadable and all(far.is_ready for far in found.values()),
         severity=dg.AssetCheckSeverity.WARN,
-        description="; ".join(f"{name}: {far.sentence()}" for name, far in found.items()),
+        description="; ".join([*(f"{name}: {far.sentence()}" for name, far in found.items()), *unreadable.values()]),
         metadata={name: report.table(pl.DataFrame(far.by_genre)) for name, far in found.items() if far.by_genre},
     )

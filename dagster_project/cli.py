@@ -147,8 +147,8 @@ def publish(policy: Annotated[str, typer.Argument(help="Name of a policy.")], as
     from dagster_project.runs import publish_policy
     from keeptake.progress import bar
 
-    with open_home(), bar():
-        published = publish_policy(policy)
+    with open_home() as ledger, bar():
+        published = publish_policy(ledger, policy)
     if as_json:
         print_json(published)
     else:

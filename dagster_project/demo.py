@@ -40,7 +40,7 @@ def run_demo(count: int) -> Demo:
             _say("hearing, placing and scoring them, through the Dagster graph")
             run_pending(ledger)
             _say(f"publishing the dataset {POLICY}")
-            published = publish_policy(POLICY)
+            published = publish_policy(ledger, POLICY)
         chosen = overviews.left_out(ledger, POLICY)
         return Demo(status(ledger), chosen, overviews.asked_and_heard(ledger), published, monotonic() - begun)
 

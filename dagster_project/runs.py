@@ -13,7 +13,7 @@ from keeptake.curation.policy import load_policy
 from keeptake.datasets import show_version
 from keeptake.embedding import DEFAULT_MODEL
 from keeptake.embedding.models import version_of
-from keeptake.errors import KeeptakeError, PublicationError
+from keeptake.errors import BusyError, KeeptakeError, PublicationError
 from keeptake.ledger.connection import Ledger
 from keeptake.ledger.scores import count_lagging
 from keeptake.ledger.status import pending_by_day, status
@@ -47,11 +47,13 @@ def _first_error(result: dg.ExecuteInProcessResult) -> str:
     for event in result.all_events:
         if event.is_step_failure:
             error = event.step_failure_data.error
-            while error is not None and error.cause is not None:
+            ours = _names(KeeptakeError)
+            # Our own sentence says what to do; what it came from is a cause of it.
+            while error is not None and error.cause is not None and error.cls_name not in ours:
                 error = error.cause
             if error is None:
                 return f"{event.step_key}: unknown"
-            stack = "" if error.cls_name in _names(KeeptakeError) else "\n" + "".join(error.stack)
+            stack = "" if error.cls_name in ours else "\n" + "".join(error.stack)
             return f"{event.step_key}: {error.message.strip()}{stack}"
     return "no step failed; see the UI"
 
@@ -94,7 +96,7 @@ def run_pending(ledger: Ledger) -> dict[str, Any]:
     }
 
 
-def publish_policy(policy: str) -> dict[str, Any]:
+def publish_policy(ledger: Ledger, policy: str) -> dict[str, Any]:
     """Publish a policy's dataset and say what is visible then.
 
     Returns
@@ -108,11 +110,16 @@ def publish_policy(policy: str) -> dict[str, Any]:
         If there is no such policy.
     PublicationError
         If a version could not become visible; the present one stays what it was.
+    BusyError
+        If another command publishes this dataset: two would write into one folder.
     """
     chosen = settings()
     load_policy(policy, chosen.policies_dir)
     try:
-        result = execute(publish_dataset.name, partition_key=policy)
+        with ledger.claim(f"the publication of {policy}"):
+            result = execute(publish_dataset.name, partition_key=policy)
+    except BusyError:
+        raise
     except KeeptakeError as failure:
         raise PublicationError(str(failure)) from failure
     is_new = any(bool(event.metadata["is_new"].value) for event in result.asset_materializations_for_node("dataset_manifest"))

@@ -9,9 +9,8 @@ from collections.abc import Collection, Mapping
 
 import dagster as dg
 
-from assets.partitions import policy_names
 from dagster_project.jobs import place_anew, publish_dataset, rescore, take_to_score
-from keeptake.curation.policy import load_policy
+from keeptake.curation.policy import load_policies
 from keeptake.embedding import DEFAULT_MODEL
 from keeptake.embedding.models import version_of
 from keeptake.ledger.scores import count_lagging
@@ -110,7 +109,9 @@ def enough_new_takes(
     context: dg.SensorEvaluationContext, ledger: LedgerResource, audio_store: AudioStoreResource
 ) -> dg.SensorResult | dg.SkipReason:
     """The gate: ask for a new version where enough new takes pass a policy's score and nothing is wrong with the ledger."""
-    policies = [load_policy(name, settings().policies_dir) for name in policy_names()]
+    policies, unreadable = load_policies(settings().policies_dir)
+    for refusal in unreadable.values():
+        context.log.warning(refusal)
     good = {policy.name: good_takes(ledger.get(), policy.select.formula, policy.select.min_score) for policy in policies}
     asked = read_asked(context.cursor)
     in_flight = partitions_in_flight(context.instance, publish_dataset.name)

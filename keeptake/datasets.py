@@ -10,7 +10,7 @@ this module reads are published files alone: it needs no ledger. Belongs here: r
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
 import polars as pl
 
@@ -89,7 +89,7 @@ def load(
         rows = rows.filter(pl.col("split") == split)
     if kind == "frame":
         return rows
-    return _torch_dataset(rows)
+    return cast("Dataset[tuple[torch.Tensor, str]]", TorchClips(rows["path"].to_list(), rows["text"].to_list()))
 
 
 def find(name: str, version: str | None = None, *, datasets_dir: Path | None = None) -> Path:
@@ -175,22 +175,23 @@ def diff(name: str, old: str, new: str | None = None, *, datasets_dir: Path | No
     return versions.diff(read_rows(before), newer).with_columns(reason=reason.otherwise(changed))
 
 
-def _torch_dataset(rows: pl.DataFrame) -> "Dataset[tuple[torch.Tensor, str]]":
-    import soundfile
-    import torch
-    from torch.utils.data import Dataset
+class TorchClips:
+    """Clips with their texts, read when they are asked for: a dataset of torch's map style.
 
-    class Clips(Dataset[tuple[torch.Tensor, str]]):
-        """Clips with their texts, read when they are asked for."""
+    Not inside a function, so that it can be pickled for workers that are spawned; not torch's own class, whose import takes
+    seconds.
+    """
 
-        def __init__(self, paths: Sequence[str], texts: Sequence[str]) -> None:
-            self.paths, self.texts = paths, texts
+    def __init__(self, paths: Sequence[str], texts: Sequence[str]) -> None:
+        self.paths, self.texts = paths, texts
 
-        def __len__(self) -> int:
-            return len(self.paths)
+    def __len__(self) -> int:
+        return len(self.paths)
 
-        def __getitem__(self, index: int) -> tuple[torch.Tensor, str]:
-            samples, _ = soundfile.read(self.paths[index], dtype="float32", always_2d=True)
-            return torch.from_numpy(samples.T.copy()), self.texts[index]
+    def __getitem__(self, index: int) -> "tuple[torch.Tensor, str]":
+        """Samples of shape (channels, n), float32, and the text of one clip."""
+        import soundfile
+        import torch
 
-    return Clips(rows["path"].to_list(), rows["text"].to_list())
+        samples, _ = soundfile.read(self.paths[index], dtype="float32", always_2d=True)
+        return torch.from_numpy(samples.T.copy()), self.texts[index]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from keeptake.curation.policy import load_policy, policy_names, read_policy
+from keeptake.curation.policy import load_policies, load_policy, policy_names, read_policy
 from keeptake.errors import ConfigurationError
 
 SHIPPED = Path(__file__).parent.parent / "policies"
@@ -71,3 +71,15 @@ def test_name_that_cannot_be_a_folder_is_refused(tmp_path):
 def test_clips_of_thirty_seconds_cannot_be_asked_for_silently():
     """Trainers keep clips strictly shorter than 30 s; a policy that asks for longer ones says so in its own file."""
     assert read_policy({"name": "long", "audio": {"max_clip_s": 240.0}}, origin="test").audio.max_clip_s == 240.0
+
+
+def test_a_draft_that_cannot_be_read_keeps_no_other_policy_from_its_work(tmp_path):
+    """One key with a typo failed the run of every dataset, after its version was visible."""
+    (tmp_path / "good.toml").write_text("[select]\nmin_score = 0.3\n")
+    (tmp_path / "draft.toml").write_text("[select]\nmin_scor = 0.3\n")
+    (tmp_path / "Name.toml").write_text("")
+
+    policies, unreadable = load_policies(tmp_path)
+
+    assert [policy.name for policy in policies] == ["good"]
+    assert "unknown key select.min_scor" in unreadable["draft"] and "a name has" in unreadable["Name"]

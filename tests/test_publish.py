@@ -23,7 +23,7 @@ import sqlalchemy as sa
 from assets.exports import dataset_manifest
 from keeptake import datasets
 from keeptake.curation import publish as publishing
-from keeptake.curation.building import rebuild, staged, write_csv, write_jsonl, write_parquet
+from keeptake.curation.building import Stage, rebuild, staged, write_csv, write_jsonl, write_parquet
 from keeptake.curation.explain import explain
 from keeptake.curation.policy import Policy, load_policy, read_policy
 from keeptake.curation.publish import LEAKS, READERS, Published, publish, publish_staged
@@ -243,6 +243,21 @@ def test_changed_score_and_changed_policy_are_new_versions(studio):
     assert datasets.verify("demo", "v1", datasets_dir=studio.folder) == []
 
 
+def test_a_take_that_is_out_again_is_not_in_the_newest_version(studio):
+    """The version that said so before was found and nothing published: the newest one kept the disliked take for good."""
+    versions = []
+    for liked in (False, None, False):
+        studio.add([0], liked=liked)
+        versions.append(studio.publish(policy()))
+    assert [version.is_new for version in versions] == [True, True, True]
+    assert [version.version.partition("-")[0] for version in versions] == ["v1", "v2", "v3"]
+    assert versions[2].version.partition("-")[2] == versions[0].version.partition("-")[2]
+    held = [set(datasets.load("demo", version=v, datasets_dir=studio.folder)["generation_id"]) for v in ("v1", "v2", "v3")]
+    assert ["gen_0" in takes for takes in held] == [False, True, False]
+    assert datasets.load("demo", datasets_dir=studio.folder).height == 23
+    assert not studio.publish(policy()).is_new
+
+
 def test_diff_tells_what_came_and_went_and_rebuilds_the_newer_rows(studio):
     studio.publish(policy())
     studio.add(range(24, 30))
@@ -395,6 +410,34 @@ def test_two_publications_of_one_dataset_do_not_mix(studio):
         studio.publish(policy())
 
 
+def stage_of(studio: Studio) -> Stage:
+    return publishing.stage_version(
+        studio.ledger, policy(), read_audio=studio.read, datasets_dir=studio.folder, pseudonym_key="key"
+    )
+
+
+def test_what_another_publication_has_half_written_does_not_become_visible(studio):
+    """Two runs share a folder: the first made the second's stage visible without Parquet and CSV, and verify found no fault."""
+    first = stage_of(studio)
+    for write in (write_jsonl, write_parquet, write_csv):
+        write(first)
+    second = stage_of(studio)
+    write_jsonl(second)
+    with pytest.raises(PublicationError, match="parquet was not written"):
+        publish_staged(studio.ledger, first)
+    assert visible(studio) == []
+    write_parquet(second)
+    write_csv(second)
+    assert publish_staged(studio.ledger, second).is_new
+
+
+def test_a_publication_whose_stage_another_one_took_says_so(studio):
+    stage = stage_of(studio)
+    publishing.shutil.rmtree(stage.folder)
+    with pytest.raises(BusyError, match="another publication of this dataset began"):
+        write_parquet(stage)
+
+
 def move_to(studio: Studio, number: int, split: str) -> None:
     """Plant a row on the other side, behind the back of everything that keeps groups together."""
     with studio.ledger.begin() as connection:
@@ -522,6 +565,7 @@ def test_takes_too_quiet_to_train_on_are_left_out_by_name(studio):
     assert sum(published.rows.values()) == 24 and published.left_out == {"too-quiet": 2}
     assert explain(studio.ledger, "gen_60")["decisions"][0]["reason"] == "too-quiet"
     assert not studio.publish(policy()).is_new
+    assert explain(studio.ledger, "gen_60")["decisions"][0]["reason"] == "too-quiet"
 
 
 def test_every_take_tells_its_story(studio):
@@ -578,6 +622,8 @@ def test_python_users_load_frames_paths_and_torch(studio):
     waveform, text = clips[0]
     assert waveform.shape == (1, 48_000) and waveform.dtype == torch.float32 and text.startswith("beat number")
     assert next(iter(torch.utils.data.DataLoader(clips, batch_size=4)))[0].shape == (4, 1, 48_000)
+    spawned = torch.utils.data.DataLoader(clips, batch_size=4, num_workers=1, multiprocessing_context="spawn")
+    assert next(iter(spawned))[1][0] == text  # its class once stood inside a function, and could not be pickled
 
 
 def test_what_is_not_there_is_named_with_what_is(studio):

@@ -20,7 +20,7 @@ import polars as pl
 
 from keeptake.curation.policy import Policy, read_policy
 from keeptake.curation.versions import ROWS_VERSION, read_lineage
-from keeptake.errors import KeeptakeError, PublicationError
+from keeptake.errors import BusyError, KeeptakeError, PublicationError
 from keeptake.formats import (
     ace_step,
     audiocraft,
@@ -154,14 +154,13 @@ def write_audio(
 def _write_take(folder: Path, part: pl.DataFrame, policy: Policy, read_audio: ReadAudio) -> list[clips.ClipWritten]:
     wanted = []
     for row in part.iter_rows(named=True):
-        target_lufs, own_lufs = policy.audio.loudness_lufs, row["loudness_lufs"]
         wanted.append(
             clips.ClipWanted(
                 row["id"],
                 folder / row["split"] / f"{row['id']}.flac",
                 row["start_s"],
                 row["end_s"],
-                0.0 if target_lufs is None or own_lufs is None else target_lufs - own_lufs,
+                policy.audio.loudness_lufs,
                 folder / MASTERS / row["split"] / f"{row['id']}.flac" if policy.audio.has_master else None,
             )
         )
@@ -255,10 +254,12 @@ def rebuild(folder: Path, to: Path, *, read_audio: ReadAudio, threads: int = 2, 
 
 @contextmanager
 def named_failures(folder: Path) -> Iterator[None]:
-    """Say in one sentence what to do where the disk fails."""
+    """Say in one sentence what to do where the disk fails, or somebody else has removed the folder to begin anew."""
     try:
         yield
     except OSError as error:
+        if not folder.exists():
+            raise BusyError("another publication of this dataset began and took over: look at its run; this one ends") from error
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG):
             raise
         what = "is full" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else "cannot be written"

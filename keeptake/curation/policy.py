@@ -173,6 +173,17 @@ def load_policy(policy: str | Path, policies_dir: Path = Path("policies")) -> Po
     return read_policy({"name": path.stem} | fields, origin=str(path))
 
 
+def load_policies(policies_dir: Path) -> tuple[list[Policy], dict[str, str]]:
+    """All policies of a folder that can be read, and why the others cannot, by name: a draft must keep no other from its work."""
+    policies, unreadable = [], {}
+    for name in policy_names(policies_dir):
+        try:
+            policies.append(load_policy(name, policies_dir))
+        except ConfigurationError as refusal:
+            unreadable[name] = str(refusal)
+    return policies, unreadable
+
+
 def read_policy(fields: dict[str, Any], *, origin: str) -> Policy:
     """Believe a policy's fields, or refuse them with `origin` and the key in the sentence."""
     try:

@@ -136,6 +136,7 @@ def stage_version(
         digest = content_hash(rows, policy, FORMAT_VERSIONS)
         present = _present(ledger, policy.name, home, digest)
         if present is not None:
+            _leave_out_silent(ledger, present, rows)
             return present
         version = _next_version(ledger, policy.name, home, digest)
         lineage = {
@@ -156,9 +157,14 @@ def stage_version(
         stage = Stage(policy.name, version, home / STAGED / version, home / version, is_new=True)
         stage.folder.mkdir(parents=True)
         write_audio(stage, rows, lineage, read_audio, progress=progress, threads=threads)
-        silent_takes = sorted(set(rows["generation_id"]) - set(stage.rows["generation_id"]))
-        datasets.leave_out(ledger, policy.name, silent_takes, TOO_QUIET, "every clip of it is quieter than -60 dB")
+        _leave_out_silent(ledger, stage, rows)
         return stage
+
+
+def _leave_out_silent(ledger: Ledger, stage: Stage, rows: pl.DataFrame) -> None:
+    """Say of the takes that were chosen, and of which no clip can be heard, that they are not in."""
+    silent_takes = sorted(set(rows["generation_id"]) - set(stage.rows["generation_id"]))
+    datasets.leave_out(ledger, stage.name, silent_takes, TOO_QUIET, "every clip of it is quieter than -60 dB")
 
 
 def _gone(ledger: Ledger, name: str, selection: Selection) -> dict[str, str]:
@@ -169,9 +175,9 @@ def _gone(ledger: Ledger, name: str, selection: Selection) -> dict[str, str]:
 
 
 def _present(ledger: Ledger, name: str, home: Path, digest: str) -> Stage | None:
-    """Find the visible version that says the same; one that the ledger does not know (we were killed) is recorded."""
+    """The newest visible version, where it says the same; one that the ledger does not know (we were killed) is recorded."""
     known = [row["version"] for row in datasets.versions(ledger, name)]
-    for version in visible(home)[::-1]:
+    for version in visible(home)[-1:]:  # an older one that said so was left: a take that is out again must not stay in
         if version.endswith(f"-{digest}"):
             stage = Stage(name, version, home / version, home / version, is_new=False)
             if version not in known:

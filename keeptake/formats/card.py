@@ -14,13 +14,14 @@ import polars as pl
 from keeptake.formats import ace_step, audiofolder, figures, hf_parquet, stable_audio, webdataset
 from keeptake.formats.sidecars import HF_SPLITS, SPLITS
 
-CARD_VERSION = "1"
+CARD_VERSION = "2"
 FIGURES = "figures"
 _COLUMNS = {
     "text": "what a trainer reads: the prompt, a description from heard facts, or both, as the policy says",
     "prompt": "the enhanced prompt, else the user's; e-mail addresses, telephone numbers and URLs with names taken out",
     "caption": "made from heard facts alone: mood, genre, instruments, tempo, key, voice",
-    "bpm, key, genre, mood, vocals": "heard in the audio, not asked for; 0.0 or empty where nothing certain was heard",
+    "bpm, key, mood, vocals": "heard in the audio, not asked for; 0.0 or empty where nothing certain was heard",
+    "genre": "heard in the audio; what was asked for where none was heard with certainty",
     "quality_score": "in [0, 1], by the policy's formula",
     "parent, start_s": "the take that a clip was cut from, and where it begins there",
     "user": "a keyed pseudonym (Parquet only)",

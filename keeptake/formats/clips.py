@@ -14,9 +14,10 @@ import numpy as np
 import soundfile
 import soxr
 
+from keeptake.audio.loudness import LoudnessMeter
 from keeptake.custody.decode import decode
 
-CLIPS_VERSION = "1"
+CLIPS_VERSION = "2"  # 2: the gain is of the clip's own loudness as it is published
 MAX_PEAK = 0.999
 MIN_PEAK = 10 ** (-60 / 20)  # stable-audio-tools skips what is quieter, and recurses without end where all of a set is
 BITS = "PCM_16"
@@ -31,7 +32,7 @@ class ClipWanted(NamedTuple):
     path: Path
     start_s: float
     end_s: float
-    gain_db: float
+    loudness_lufs: float | None  # what it is brought to; None: left as it is
     master_path: Path | None
 
 
@@ -57,12 +58,14 @@ def write_clips(audio: bytes, wanted: Sequence[ClipWanted], sample_rate_hz: int)
     written = []
     for clip in wanted:
         part = samples[round(clip.start_s * own_rate_hz) : round(clip.end_s * own_rate_hz)]
-        mono = limited(to_rate(part.mean(axis=1, dtype=np.float32), own_rate_hz, sample_rate_hz), gain_db=clip.gain_db)
+        mono = to_rate(part.mean(axis=1, dtype=np.float32), own_rate_hz, sample_rate_hz)
+        gain_db = 0.0 if clip.loudness_lufs is None else gain_to(clip.loudness_lufs, mono, sample_rate_hz)
+        mono = limited(mono, gain_db=gain_db)
         peak = float(np.abs(mono).max(initial=0.0))
         if peak >= MIN_PEAK:
             _write_flac(clip.path, mono, sample_rate_hz)
             if clip.master_path is not None:
-                _write_flac(clip.master_path, limited(part, gain_db=clip.gain_db), own_rate_hz)
+                _write_flac(clip.master_path, limited(part, gain_db=gain_db), own_rate_hz)
         written.append(ClipWritten(clip.id, mono.shape[0], peak))
     return written
 
@@ -73,6 +76,17 @@ def to_rate(mono: np.ndarray, own_rate_hz: int, sample_rate_hz: int) -> np.ndarr
         return mono
     resampled: np.ndarray = soxr.resample(mono, own_rate_hz, sample_rate_hz)
     return resampled
+
+
+def gain_to(loudness_lufs: float, mono: np.ndarray, sample_rate_hz: int) -> float:
+    """Gain in dB that brings a clip to a loudness; 0 where it has none: silence, or less than a gating block of 0.4 s.
+
+    Of the clip as it is published: its take's loudness is that of other channels and other seconds, up to 13 LU away.
+    """
+    meter = LoudnessMeter(sample_rate_hz, 1)
+    meter.add(mono[:, None])
+    own_lufs = meter.values()["loudness_lufs"]
+    return 0.0 if own_lufs is None else loudness_lufs - own_lufs
 
 
 def limited(samples: np.ndarray, *, gain_db: float = 0.0) -> np.ndarray:

@@ -8,18 +8,24 @@ must please. Does not: their rules (each stands in its format's file), deciding 
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from keeptake.formats import ace_step, audiocraft, audiofolder, hf_parquet, hugging_face, stable_audio, webdataset
+from keeptake.formats import ace_step, audiocraft, audiofolder, hf_parquet, hugging_face, originals, stable_audio, webdataset
 from keeptake.formats.clips import MIN_PEAK
 from keeptake.formats.readers import Reading
 from keeptake.formats.sidecars import SPLITS
 
+FILES_OF = {
+    "has_parquet": hf_parquet.FOLDER,
+    "has_webdataset": webdataset.FOLDER,
+    "has_ace_step": ace_step.FOLDER,
+    "has_stable_audio": stable_audio.CONFIG,
+}
 ID = re.compile(r"[a-z0-9_-]+")
 
 
@@ -73,6 +79,7 @@ def inspect(folder: Path, *, location: Path | None = None, packages: bool = True
     rows = expected(folder)
     counts = {split: rows.filter(pl.col("split") == split).height for split in SPLITS}
     readings = [clips(folder, rows, split) for split in SPLITS if counts[split]]
+    readings.extend(unwritten(folder, counts))
     for split in (split for split in SPLITS if counts[split]):
         readings.extend(_by_rules(folder, split, counts[split], location))
     if packages and hugging_face.is_installed():
@@ -94,6 +101,20 @@ def _by_rules(folder: Path, split: str, count: int, location: Path) -> Iterator[
         yield stable_audio.read_back(folder, split, rows_in=count)
     if (folder / ace_step.FOLDER).is_dir():
         yield ace_step.read_back(folder, split, rows_in=count, location=location)
+
+
+def unwritten(folder: Path, counts: Mapping[str, int]) -> Iterator[Reading]:
+    """What the policy asks for and nobody wrote: a reading a split that loses all of its rows; none where all is there."""
+    formats = json.loads((folder / "lineage" / "lineage.json").read_text(encoding="utf-8"))["policy"]["formats"]
+    wanted = [f"{originals.FOLDER}/export.{end}" for end in ("jsonl", "csv", "parquet")]
+    wanted += [name for asked, name in FILES_OF.items() if formats[asked]]
+    missing = [name for name in wanted if not (folder / name).exists()]
+    for split, count in counts.items():
+        if missing and count:
+            reading = Reading("files", split, "looked for", rows_in=count)
+            for name in missing:
+                reading.lose(name, f"{name} was not written")
+            yield reading
 
 
 def expected(folder: Path) -> pl.DataFrame:
