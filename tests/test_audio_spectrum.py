@@ -101,5 +101,13 @@ def test_an_upsampled_take_shows_its_first_rate(signals):
     assert limit_hz(soxr.resample(signals.white_noise(6.0, 16_000), 16_000, 48_000), 48_000) == pytest.approx(8000, abs=400)
 
 
+def test_a_batch_without_a_loud_frame_has_no_rolloff():
+    """Twenty-four seconds of music with silence after them crashed the worker, and one such file ended `keeptake analyze`."""
+    assert rolloff(np.zeros((0, 513), np.float32)).shape == (0,)
+    mono = np.concatenate([np.random.default_rng(0).normal(0, 0.1, 23 * SAMPLE_RATE_HZ), np.zeros(2 * SAMPLE_RATE_HZ)])
+    found = timbre(listen(mono.astype(np.float32)))
+    assert found["spectral_rolloff_hz"] == pytest.approx(0.85 * SAMPLE_RATE_HZ / 2, rel=0.05)
+
+
 def test_silence_has_no_limit():
     assert limit_hz(np.zeros(10_000)) is None

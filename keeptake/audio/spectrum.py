@@ -103,7 +103,7 @@ def rolloff(magnitude: np.ndarray) -> np.ndarray:
     asked = ROLLOFF_SHARE * summed[:, -1:]
     group = (summed < asked).sum(axis=1)
     before = np.where(group > 0, summed[np.arange(frames), group - 1], 0)
-    inside = magnitude.reshape(frames, -1, BINS_A_GROUP)[np.arange(frames), group]
+    inside = magnitude.reshape(frames, bins // BINS_A_GROUP, BINS_A_GROUP)[np.arange(frames), group]
     reached = group * BINS_A_GROUP + (before[:, None] + np.cumsum(inside, axis=1) < asked).sum(axis=1)
     result: np.ndarray = reached * (SAMPLE_RATE_HZ / SHORT_FFT)
     return result
@@ -122,7 +122,7 @@ def flatness(magnitude: np.ndarray) -> np.ndarray:
     """
     power = np.maximum(magnitude * magnitude, 1e-10)
     result: np.ndarray = np.exp(np.log(power).mean(axis=1)) / power.mean(axis=1)
-    return result
+    return np.minimum(result, 1)  # a lone impulse came to 1.0000001
 
 
 def cepstrum(mel: np.ndarray) -> np.ndarray:
