@@ -56,6 +56,15 @@ def test_a_faster_or_slower_copy_is_found_at_its_speed(speed):
     assert pair.speed == pytest.approx(speed, abs=0.005)
 
 
+@pytest.mark.parametrize(("speed", "steps", "is_copy"), [(1.0, 0, True), (1.005, 0, True), (1.03, 0, False), (1.0, 2, False)])
+def test_what_is_turned_or_faster_must_agree_better_to_be_a_copy(speed, steps, is_copy):
+    """Different takes with one progression of chords agree at some speed and rotation to 0.135: they were called duplicates."""
+    differ = np.full(300, round(0.15 * BITS))
+    judged = duplicates._judged(differ, duplicates._Alignment(1.0, speed, 0.0, steps), "a", "b", longer=300)
+    assert (judged is not None) == is_copy
+    assert duplicates._judged(differ * 2 // 3, duplicates._Alignment(1.0, speed, 0.0, steps), "a", "b", longer=300) is not None
+
+
 def test_sound_that_agrees_by_chance_is_dropped_before_it_is_aligned(monkeypatch):
     """What grows with the square of the takes: unrelated pairs that share a key and look alike around it."""
     takes = {f"t{seed}": take(seed) for seed in range(60)}
@@ -80,7 +89,8 @@ def least_share(original, copy):
     wanted = duplicates._Wanted(np.ones(2, bool), among_new=True)
     shared = duplicates._agree_locally(corpus, next(duplicates._shared_keys(corpus, wanted)))
     one_each = (shared.only(np.arange(len(shared.a)) == at) for at in range(len(shared.a)))
-    return min(duplicates._align(corpus, 0, 1, one).share for one in one_each)
+    found = [duplicates._align(corpus, 0, 1, one) for one in one_each]
+    return min(pair.share if pair else 0.0 for pair in found)
 
 
 def test_whichever_shared_frame_comes_first_the_whole_copy_is_laid_over(monkeypatch):
