@@ -1,6 +1,6 @@
 """`keeptake quarantine …`: audio that failed, and another try for it."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Annotated
 
 import typer
@@ -10,14 +10,15 @@ from keeptake.errors import AudioReason
 
 app = typer.Typer(no_args_is_help=True, help="Audio that could not be fetched or heard, with its reasons.")
 
+MOST_HOURS = 876_000  # a hundred years
 Reasons = Annotated[list[AudioReason] | None, typer.Option("--reason", help="Only rows that failed for this; repeatable.")]
 
 
 @app.command("list")
 def list_(
     reason: Reasons = None,
-    day: Annotated[str | None, typer.Option(help="Capture day, YYYY-MM-DD.")] = None,
-    most: int = 50,
+    day: Annotated[datetime | None, typer.Option(help="Capture day.", formats=["%Y-%m-%d"])] = None,
+    most: Annotated[int, typer.Option(min=1, max=100_000, help="How many.")] = 50,
     as_json: Json = False,
 ) -> None:
     """The newest failures."""
@@ -25,7 +26,7 @@ def list_(
     from keeptake.ledger.audio import list_quarantined
 
     with open_home() as ledger:
-        found = list_quarantined(ledger, reasons=reason or (), day=day, most=most)
+        found = list_quarantined(ledger, reasons=reason or (), day=f"{day:%Y-%m-%d}" if day else None, most=most)
     print_rows([row._asdict() for row in found], as_json, "Quarantined audio")
 
 
@@ -33,7 +34,7 @@ def list_(
 def retry(
     generation_id: Annotated[list[str] | None, typer.Argument()] = None,
     reason: Reasons = None,
-    older_than_h: Annotated[float | None, typer.Option(help="Hours since the last attempt.")] = None,
+    older_than_h: Annotated[float | None, typer.Option(min=0, max=MOST_HOURS, help="Hours since the last attempt.")] = None,
     dry_run: Annotated[bool, typer.Option(help="Say what would be tried, change nothing.")] = False,
     as_json: Json = False,
 ) -> None:

@@ -33,7 +33,7 @@ score_report_job = dg.define_asset_job(
 
 place_anew = dg.define_asset_job(
     "place_anew",
-    dg.AssetSelection.assets("embeddings", "embedding_space"),
+    dg.AssetSelection.assets("embeddings", "embedding_space", "feature_snapshots"),
     description="The takes of one capture day placed by the embedding model's version of today.",
 )
 

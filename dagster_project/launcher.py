@@ -5,13 +5,14 @@ Belongs here: starting, watching and ending. Does not: what the children are.
 """
 
 import fcntl
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
@@ -23,11 +24,14 @@ import psutil
 
 from dagster_project.home import open_home
 from keeptake.errors import BusyError, UnavailableError
+from keeptake.ledger.server import revive
 from keeptake.settings import settings
 
 DEFINITIONS = "dagster_project.definitions"
 START_TIMEOUT_S = 120
 END_TIMEOUT_S = 20
+SERVER_LOOK_EVERY_S = 5
+CHILDREN = "up.children"
 
 
 class Child(NamedTuple):
@@ -109,16 +113,38 @@ def up() -> int:
         0 after a signal, 1 after a child's death.
     """
     chosen = settings()
-    with only_one(chosen.home.resolve()), _ended_by_signals() as is_asked, open_home():
+    home = chosen.home.resolve()
+    with only_one(home), _ended_by_signals() as is_asked, open_home():
+        end_left_behind(home)
         programs = children(free_port(chosen.ui_port), free_port(chosen.api_port))
-        logs = chosen.home.resolve() / "logs"
+        logs = home / "logs"
         logs.mkdir(exist_ok=True)
         running = {program.name: _start(program, logs) for program in programs}
+        _note(home, running.values())
         try:
-            _announce(programs, running, is_asked, chosen.home.resolve())
-            return _watch(running, is_asked, logs)
+            _announce(programs, running, is_asked, home)
+            return _watch(running, is_asked, logs, None if chosen.database_url else home)
         finally:
-            _end(list(running.values()))
+            _end([process.pid for process in running.values()])
+            for process in running.values():
+                process.wait()
+
+
+def end_left_behind(home: Path) -> None:
+    """End the programs of an earlier `up` that was killed: they live on, and hold its ports."""
+    try:
+        noted = json.loads((home / CHILDREN).read_text())
+    except (OSError, ValueError):
+        return
+    left = [pid for pid, started_s in noted if any(each.create_time() == started_s for each in _descendants(pid)[:1])]
+    if left:
+        print(f"Ending what an `up` that was killed has left: processes {', '.join(map(str, left))}", flush=True)
+        _end(left)
+
+
+def _note(home: Path, processes: Iterable["subprocess.Popen[bytes]"]) -> None:
+    started = [(each.pid, psutil.Process(each.pid).create_time()) for each in processes if psutil.pid_exists(each.pid)]
+    (home / CHILDREN).write_text(json.dumps(started))
 
 
 @contextmanager
@@ -129,7 +155,7 @@ def _ended_by_signals() -> Iterator[list[int]]:
     def note(number: int, frame: FrameType | None) -> None:
         asked.append(number)
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
         yield asked
     finally:
@@ -169,8 +195,17 @@ def _answers(url: str) -> bool:
         return False
 
 
-def _watch(running: dict[str, "subprocess.Popen[bytes]"], is_asked: list[int], logs: Path) -> int:
+def _watch(running: dict[str, "subprocess.Popen[bytes]"], is_asked: list[int], logs: Path, embedded_in: Path | None) -> int:
+    looked_s = time.monotonic()
     while not is_asked:
+        if embedded_in and time.monotonic() > looked_s + SERVER_LOOK_EVERY_S:
+            looked_s = time.monotonic()
+            if revive(embedded_in):
+                print(
+                    f"The embedded PostgreSQL had ended and runs again: see {embedded_in / 'pg' / 'log'}",
+                    file=sys.stderr,
+                    flush=True,
+                )
         for name, process in running.items():
             if process.poll() is not None:
                 print(f"{name} ended with {process.returncode}: read {_log(logs, name)}", file=sys.stderr, flush=True)
@@ -180,17 +215,17 @@ def _watch(running: dict[str, "subprocess.Popen[bytes]"], is_asked: list[int], l
     return 0
 
 
-def _end(processes: list["subprocess.Popen[bytes]"]) -> None:
+def _end(pids: Sequence[int]) -> None:
     # Dagster starts its code servers in sessions of their own: they are found by descent, while their parents live.
-    everyone = [child for process in processes for child in _descendants(process.pid)]
-    for process in processes:
-        process.terminate()
+    everyone = [child for pid in pids for child in _descendants(pid)]
+    for child in everyone:
+        with suppress(psutil.NoSuchProcess):
+            if child.pid in pids:
+                child.terminate()
     psutil.wait_procs(everyone, timeout=END_TIMEOUT_S)
     for child in everyone:
         with suppress(psutil.NoSuchProcess):
             child.kill()
-    for process in processes:
-        process.wait()
 
 
 def _descendants(pid: int) -> list[psutil.Process]:

@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 import dagster as dg
+from pydantic import Field
 
 from assets import report
 from keeptake.errors import AudioReason
@@ -15,7 +16,7 @@ class RetryConfig(dg.Config):
     """Which failed takes are tried again; at least one of the three choices, all that are given must hold."""
 
     reasons: list[str] = []  # noqa: RUF012  (a pydantic model copies its defaults)
-    older_than_hours: float | None = None
+    older_than_hours: float | None = Field(None, ge=0, le=876_000)
     generation_ids: list[str] = []  # noqa: RUF012  (as above)
     dry_run: bool = False
 

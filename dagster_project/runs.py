@@ -8,12 +8,20 @@ from typing import Any
 import dagster as dg
 
 from dagster_project.definitions import defs
+from dagster_project.failures import Failure, failure_of
 from dagster_project.jobs import place_anew, publish_dataset, rescore, take_to_score
 from keeptake.curation.policy import load_policy
 from keeptake.datasets import show_version
 from keeptake.embedding import DEFAULT_MODEL
 from keeptake.embedding.models import version_of
-from keeptake.errors import BusyError, KeeptakeError, PublicationError
+from keeptake.errors import (
+    BusyError,
+    ConfigurationError,
+    KeeptakeError,
+    LedgerUnavailableError,
+    PublicationError,
+    UnavailableError,
+)
 from keeptake.ledger.connection import Ledger
 from keeptake.ledger.scores import count_lagging
 from keeptake.ledger.status import pending_by_day, status
@@ -22,6 +30,7 @@ from keeptake.settings import settings
 from keeptake.sources.pull import today
 
 COUNTED = {"analyzed_features": "analyzed", "embeddings": "embedded", "quality_scores": "scored"}
+SAID_AGAIN = (ConfigurationError, UnavailableError, LedgerUnavailableError, BusyError)  # others take more than a sentence
 # Dagster would print each failure three times, with its stack: `execute` says it once, and the run's page keeps all.
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
@@ -39,27 +48,12 @@ def execute(job_name: str, *, partition_key: str | None = None) -> dg.ExecuteInP
             partition_key=partition_key, instance=instance, raise_on_error=False, run_config=QUIET
         )
     if not result.success:
-        raise KeeptakeError(f"run {result.run_id} of {job_name} failed: {_first_error(result)}")
+        steps = (event for event in result.all_events if event.is_step_failure)
+        failure = next(map(failure_of, steps), Failure("no step failed; see the UI", KeeptakeError))
+        # Of the kind that it was in the step, by which the command line chooses its exit code.
+        raised = failure.kind if failure.kind in SAID_AGAIN else KeeptakeError
+        raise raised(f"run {result.run_id} of {job_name} failed: {failure.sentence}")
     return result
-
-
-def _first_error(result: dg.ExecuteInProcessResult) -> str:
-    for event in result.all_events:
-        if event.is_step_failure:
-            error = event.step_failure_data.error
-            ours = _names(KeeptakeError)
-            # Our own sentence says what to do; what it came from is a cause of it.
-            while error is not None and error.cause is not None and error.cls_name not in ours:
-                error = error.cause
-            if error is None:
-                return f"{event.step_key}: unknown"
-            stack = "" if error.cls_name in ours else "\n" + "".join(error.stack)
-            return f"{event.step_key}: {error.message.strip()}{stack}"
-    return "no step failed; see the UI"
-
-
-def _names(kind: type[KeeptakeError]) -> set[str]:
-    return {kind.__name__}.union(*(_names(narrower) for narrower in kind.__subclasses__()))
 
 
 def _count(result: dg.ExecuteInProcessResult, asset: str, name: str) -> int:

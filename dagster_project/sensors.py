@@ -5,7 +5,9 @@ flight.
 """
 
 import json
-from collections.abc import Collection, Mapping
+import time
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
@@ -23,6 +25,7 @@ from resources.audio_store import AudioStoreResource
 from resources.ledger import LedgerResource
 
 MAX_DAYS_A_TICK = 10
+REST_S, MOST_REST_S = 15.0, 900.0  # after a failure half a minute, doubling with each further one
 PARTITION_TAG = "dagster/partition"
 IN_FLIGHT = [
     dg.DagsterRunStatus.QUEUED,
@@ -46,15 +49,51 @@ def partitions_in_flight(instance: dg.DagsterInstance, job_name: str) -> set[str
     return {run.tags.get(PARTITION_TAG, "") for run in runs}
 
 
+def resting(outcomes: Iterable[tuple[str, bool, float]], now_s: float) -> set[str]:
+    """Partitions whose last runs failed, for as long as it makes no sense to ask again.
+
+    Parameters
+    ----------
+    outcomes : iterable of (partition, has failed, end in seconds)
+        Ended runs, the newest first.
+    now_s : float
+
+    >>> sorted(resting([("a", True, 100.0), ("b", False, 100.0), ("b", True, 90.0)], now_s=110.0))
+    ['a']
+    """
+    failures: dict[str, list[float]] = {}
+    has_succeeded: set[str] = set()
+    for partition, has_failed, ended_s in outcomes:
+        if not has_failed:
+            has_succeeded.add(partition)
+        elif partition not in has_succeeded:
+            failures.setdefault(partition, []).append(ended_s)
+    return {day for day, ends_s in failures.items() if now_s < ends_s[0] + min(REST_S * 2 ** len(ends_s), MOST_REST_S)}
+
+
+def _outcomes(instance: dg.DagsterInstance, job_name: str) -> Iterator[tuple[str, bool, float]]:
+    ended = [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.SUCCESS]
+    since = datetime.now(UTC) - timedelta(seconds=2 * MOST_REST_S)
+    for record in instance.get_run_records(dg.RunsFilter(job_name=job_name, statuses=ended, updated_after=since)):
+        run = record.dagster_run
+        has_failed = run.status == dg.DagsterRunStatus.FAILURE
+        yield run.tags.get(PARTITION_TAG, ""), has_failed, record.end_time or record.update_timestamp.timestamp()
+
+
 @dg.sensor(job=take_to_score, minimum_interval_seconds=15, default_status=dg.DefaultSensorStatus.RUNNING)
 def arrivals(context: dg.SensorEvaluationContext, ledger: LedgerResource) -> dg.SensorResult | dg.SkipReason:
     """Ask for one run for every day that has something to do."""
     pending = pending_by_day(ledger.get())
     if has_news(ledger.get(), settings()):
         pending[today()] = pending.get(today(), 0) + 1
-    days = days_to_request(pending, partitions_in_flight(context.instance, take_to_score.name), most=MAX_DAYS_A_TICK)
+    busy = partitions_in_flight(context.instance, take_to_score.name)
+    tired = resting(_outcomes(context.instance, take_to_score.name), time.time()) if pending else set()
+    days = days_to_request(pending, busy | tired, most=MAX_DAYS_A_TICK)
     if not days:
-        return dg.SkipReason("nothing is pending that no run is working on")
+        waits = (
+            f"; {', '.join(sorted(tired & set(pending)))} failed and will be tried again later" if tired & set(pending) else ""
+        )
+        return dg.SkipReason(f"nothing is pending that no run is working on{waits}")
     return dg.SensorResult(run_requests=[dg.RunRequest(partition_key=day) for day in days])
 
 

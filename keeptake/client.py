@@ -145,8 +145,12 @@ class Client:
             If the export breaks off: what came until then is not all of it.
         """
         with self._stream(f"{PREFIX}/export/jsonl", filters) as answer:
-            for line in answer.iter_lines():
-                yield json.loads(line)
+            rest = b""
+            for piece in answer.iter_bytes():  # `iter_lines` would also cut at U+2028, which a prompt may hold
+                *lines, rest = (rest + piece).split(b"\n")
+                yield from map(json.loads, lines)
+            if rest:
+                yield json.loads(rest)
 
     def export_csv(self, **filters: str | float) -> Iterator[bytes]:
         """Pieces of the CSV export as they come; filters are provider, minQualityScore, excelSafe and columns."""

@@ -11,8 +11,10 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from keeptake.errors import ConfigurationError
 
 PROJECT = Path(__file__).resolve().parents[1]
 
@@ -44,7 +46,6 @@ class Settings(BaseSettings):
         None, description="TOML file of HTTP feeds and SQL tables that the sensor pulls; empty: none."
     )
     workers: int = Field(0, ge=0, le=256, description="Worker processes of heavy per-audio work; 0: one a core.")
-    compute: str = Field("local", description="Where heavy work runs: local, or ray://HOST:PORT, or ray for a local cluster.")
     run_budget_s: float = Field(
         1800.0, gt=0, description="Seconds after which a run commits, ends and lets the sensor ask again."
     )
@@ -120,8 +121,19 @@ class Settings(BaseSettings):
 
 @cache
 def settings() -> Settings:
-    """Read the settings of this process once; `settings.cache_clear()` reads them anew."""
-    return Settings()
+    """Read the settings of this process once; `settings.cache_clear()` reads them anew.
+
+    Raises
+    ------
+    ConfigurationError
+        If one has a value that it cannot have, with the variable's name.
+    """
+    try:
+        return Settings()
+    except ValidationError as refusal:
+        first = refusal.errors()[0]
+        name = "_".join(str(part) for part in first["loc"]).upper().removeprefix("KEEPTAKE_")
+        raise ConfigurationError(f"KEEPTAKE_{name}: {first['msg']}") from None  # without the value, which may be a secret
 
 
 def listed(text: str) -> list[str]:

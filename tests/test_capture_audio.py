@@ -4,15 +4,20 @@ import base64
 import hashlib
 import io
 import json
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 
 import numpy as np
 import pytest
 import soundfile
+import sqlalchemy as sa
 
 from keeptake.audio.tonal import KEYS
 from keeptake.capture.app import PREFIX
 from keeptake.embedding import DEFAULT_MODEL
+from keeptake.errors import AudioReason
 from keeptake.ledger import similarity
+from keeptake.ledger.audio import AudioOutcome, AudioStatus, save_outcomes
 from keeptake.ledger.embeddings import renew_space
 from keeptake.ledger.vectors import Embedded, save_vectors
 
@@ -65,6 +70,41 @@ def test_the_same_audio_again_changes_nothing_and_another_is_refused(service, ca
     assert (other.status_code, other.json()["code"]) == (409, "audio-conflict")
     assert service.get("/g1/audio").content == wav
     assert service.query("SELECT count(*) FROM audio") == [(1,)]
+
+
+def test_a_fetch_that_was_under_way_undoes_no_upload(service, capture_service, wav):
+    """A take whose URL did not work ended quarantined, minutes after its upload had been acknowledged."""
+    service.post(capture_service.take("g1"))
+    assert put(service, "g1", wav).status_code == 201
+    ((id_,),) = service.query("SELECT id FROM generations")
+    failed = AudioOutcome(id_, AudioStatus.QUARANTINED, AudioReason.NOT_FOUND, {}, None, (), datetime.now(UTC), None)
+    with service.ledger.begin() as connection:
+        assert save_outcomes(connection, [failed]) == 0
+    assert service.query("SELECT audio_status, status FROM generations") == [("stored", "audio-ready")]
+    assert service.get("/g1/audio").content == wav
+
+
+def test_of_two_uploads_at_once_the_second_is_refused(service, capture_service, wav, signals):
+    service.post(capture_service.take("g1"))
+    other = io.BytesIO()
+    soundfile.write(other, signals.sine(330, 2.0, 22_050), 22_050, format="WAV")
+    with ThreadPoolExecutor(2) as pool:
+        answers = list(pool.map(lambda content: put(service, "g1", content), (wav, other.getvalue())))
+    assert sorted(answer.status_code for answer in answers) == [201, 409]
+    kept = wav if answers[0].status_code == 201 else other.getvalue()
+    assert service.get("/g1/audio").content == kept
+
+
+def test_a_damaged_file_that_is_sent_again_is_heard_again(service, capture_service, wav):
+    """It was acknowledged, and the take stayed quarantined without a reason."""
+    service.post(capture_service.take("g1"))
+    put(service, "g1", wav)
+    with service.ledger.begin() as connection:
+        connection.execute(sa.text("UPDATE audio SET analysis_reason = 'damaged-object'"))
+        connection.execute(sa.text("UPDATE generations SET status = 'quarantined', status_reason = 'damaged-object'"))
+    assert put(service, "g1", wav).status_code == 201
+    assert service.query("SELECT status, status_reason FROM generations") == [("audio-ready", None)]
+    assert service.query("SELECT analysis_reason FROM audio") == [(None,)]
 
 
 def test_what_is_no_audio_is_refused_with_its_reason_and_leaves_the_take_alone(service, capture_service, wav):

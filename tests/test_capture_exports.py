@@ -15,11 +15,16 @@ import httpx2
 import pandas
 import polars
 import psutil
+import psycopg
 import pytest
 
 from keeptake.capture.app import PREFIX
 from keeptake.capture.exporting import Exporter
-from keeptake.ledger.exports import CopyReader
+from keeptake.capture.parquet import ParquetReader
+from keeptake.errors import BusyError
+from keeptake.ledger import exports
+from keeptake.ledger.connection import libpq_url
+from keeptake.ledger.exports import CopyReader, arrow_query
 from keeptake.ledger.keys import SCOPES, create_key
 
 GOLDEN = [
@@ -205,6 +210,23 @@ def leave_an_export(service, within_s):
     return True
 
 
+def test_an_owner_has_two_exports_at_once_of_whatever_kind(many):
+    """Parquet counted for none: six at once were answered."""
+    arguments = psycopg.conninfo.conninfo_to_dict(libpq_url(many.ledger.url))
+    query = arrow_query(provider=None, least_quality=None)
+
+    def begin(owner):
+        return ParquetReader(many.ledger.url, query, arguments=arguments, owner=owner)
+
+    first, second = begin("a"), begin("a")
+    with pytest.raises(BusyError, match="exports of this key are running"):
+        begin("a")
+    first.close()
+    begin("b").close()
+    begin("a").close()
+    second.close()
+
+
 def test_a_client_that_goes_away_frees_its_cursor(many):
     assert leave_an_export(many, 2)
 
@@ -281,8 +303,18 @@ def test_an_export_during_writes_is_one_snapshot(many, capture_service, monkeypa
     assert sum('"prompt": "changed"' in line for line in after) == 1
 
 
+def begin_by(monkeypatch, *statements):
+    def place_of(arguments, owner):
+        connection = psycopg.connect(**arguments, autocommit=True)
+        for statement in statements:
+            connection.execute(statement)
+        return connection
+
+    monkeypatch.setattr(exports, "place_of", place_of)
+
+
 def test_control_a_snapshot_a_statement_mixes_before_and_after(many, capture_service, monkeypatch):
-    monkeypatch.setattr(CopyReader, "_begin", lambda reader, owner: reader._connection.execute("BEGIN READ ONLY"))
+    begin_by(monkeypatch, "BEGIN READ ONLY")
     rows = export_during_writes(many, capture_service.take, monkeypatch)
     names = {row["metadata"]["generation_id"] for row in rows}
     assert "late" in names and "gen_20000" not in names
@@ -325,11 +357,7 @@ def test_a_crawling_reader_slows_no_save(many, capture_service):
 
 
 def test_control_an_export_that_locks_what_it_reads_keeps_saves_waiting(many, capture_service, monkeypatch):
-    begin = (
-        "BEGIN ISOLATION LEVEL REPEATABLE READ",
-        "LOCK TABLE generations IN SHARE MODE",
-    )
-    monkeypatch.setattr(CopyReader, "_begin", lambda reader, owner: [reader._connection.execute(text) for text in begin])
+    begin_by(monkeypatch, "BEGIN ISOLATION LEVEL REPEATABLE READ", "LOCK TABLE generations IN SHARE MODE")
     with crawling_reader(many):
         assert many.post(capture_service.take("meanwhile")).status_code == 503
 

@@ -135,6 +135,25 @@ def test_wrong_use_is_one_clear_sentence(home, arguments, code, says):
     assert len(done.stderr.strip().splitlines()) <= 2
 
 
+@pytest.mark.parametrize(
+    ("arguments", "variable", "says"),
+    [
+        (("status",), {"KEEPTAKE_WORKERS": "abc"}, "KEEPTAKE_WORKERS: Input should be a valid integer"),
+        (("status",), {"KEEPTAKE_DATABASE_URL": "nonsense"}, "KEEPTAKE_DATABASE_URL: expected postgresql://"),
+        (("status",), {"KEEPTAKE_DATABASE_URL": "mysql://x/y"}, "KEEPTAKE_DATABASE_URL: expected postgresql://"),
+        (("run",), {"KEEPTAKE_FEEDS_FILE": "/nope.toml"}, "the feeds file /nope.toml cannot be read"),
+        (("quarantine", "list", "--day", "nonsense"), {}, "Invalid value for '--day'"),
+        (("quarantine", "list", "--most", "-1"), {}, "Invalid value for '--most'"),
+        (("quarantine", "retry", "--older-than-h", "-5"), {}, "Invalid value for '--older-than-h'"),
+        (("quarantine", "retry", "--older-than-h", "1e300"), {}, "Invalid value for '--older-than-h'"),
+    ],
+)
+def test_what_cannot_be_meant_is_exit_code_2_and_no_stack(home, arguments, variable, says):
+    """Settings ended in a stack and 1; a negative age set all failed takes back."""
+    done = keeptake(home, *arguments, **variable)
+    assert (done.returncode, says in done.stderr, "Traceback" in done.stderr) == (2, True, False), done.stderr
+
+
 def test_a_dead_database_is_one_clear_sentence_and_exit_code_3(tmp_path):
     done = keeptake(tmp_path, "status", KEEPTAKE_DATABASE_URL="postgresql://me:secret@127.0.0.1:1/none")
     assert done.returncode == 3

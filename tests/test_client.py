@@ -26,6 +26,13 @@ def test_a_take_from_save_to_export(client, capture_service):
     assert client.statistics()["totalGenerations"] == 4
 
 
+def test_a_prompt_with_line_separators_of_unicode_is_one_line(client, capture_service):
+    """U+2028 in one prompt made the whole export unreadable from there on."""
+    prompt = "line\u2028sep\u0085nel"
+    client.save(capture_service.take("g1", aiEnhancedPrompt=prompt))
+    assert [line["prompt"] for line in client.export_lines()] == [prompt]
+
+
 def test_a_refusal_carries_the_problem(service, client, capture_service):
     with pytest.raises(ApiError, match="Missing provider") as refused:
         client.save(capture_service.take("g1", provider=None))

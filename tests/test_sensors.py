@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dagster_project.sensors import days_to_request, policies_to_publish, read_asked
+from dagster_project.sensors import days_to_request, policies_to_publish, read_asked, resting
 
 
 def test_days_without_work_or_with_a_run_are_not_asked_for():
@@ -35,3 +35,17 @@ def test_a_version_is_asked_for_once_a_step():
     assert policies_to_publish(good, {"large": 450}, (), after=200) == []
     assert policies_to_publish({"large": 651}, {"large": 450}, (), after=200) == ["large"]
     assert policies_to_publish({"large": 651}, {"large": 450}, {"large"}, after=200) == []
+
+
+def test_a_day_that_fails_rests_longer_each_time():
+    """While a store was away, a run of each pending day failed every 15 seconds, with an alert each."""
+    once, thrice = [("a", True, 1_000.0)], [("a", True, 1_000.0), ("a", True, 900.0), ("a", True, 800.0)]
+    assert resting(once, 1_029.0) == {"a"} and resting(once, 1_031.0) == set()
+    assert resting(thrice, 1_119.0) == {"a"} and resting(thrice, 1_121.0) == set()
+    many = [("a", True, 1_000.0 - n) for n in range(50)]
+    assert resting(many, 1_899.0) == {"a"} and resting(many, 1_901.0) == set()
+
+
+def test_a_success_ends_the_rest():
+    assert resting([("a", False, 1_000.0), ("a", True, 999.0)], 1_001.0) == set()
+    assert resting([("a", True, 1_000.0), ("a", False, 999.0), *[("a", True, 998.0)] * 9], 1_031.0) == set()

@@ -34,6 +34,7 @@ class Provider:
         self.faults: dict[int, Fault] = {}
         self.asked: list[str | None] = []
         self.headers: list[Any] = []
+        self.paths: list[str] = []
         provider = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -65,6 +66,7 @@ class Provider:
         cursor = parse_qs(urlsplit(request.path).query).get("after", [None])[0]
         self.asked.append(cursor)
         self.headers.append(request.headers)
+        self.paths.append(request.path)
         fault = self.faults.get(len(self.asked))
         if fault and fault(request):
             return
@@ -259,6 +261,28 @@ def test_bad_items_stop_no_other(provider, ledger):
 
     assert report.new == 21
     assert dict(report.refused) == {"missing-userId": 1, "not-an-object": 1}
+
+
+def test_an_address_that_is_none_stops_no_other_item(provider, ledger):
+    """It ended the feed, those after it and the run with a ValueError, at every reading."""
+    provider.items[2]["file"] = "//[broken/a.mp3"
+    report = take_in(source_of(provider), ledger)
+    assert (report.new, dict(report.refused)) == (23, {})
+    assert rows(ledger)["p2"].audio_url == "//[broken/a.mp3"
+
+
+def test_the_query_of_the_address_is_asked_for_too(provider, ledger):
+    """It was dropped, so that takes of all projects came in."""
+    provider.url += "?project=a&project=b&after=0"
+    source = source_of(provider)
+    take_in(source, ledger)
+    first, *_, last = provider.paths
+    assert parse_qs(urlsplit(first).query) == {"project": ["a", "b"], "after": ["0"], "limit": ["200"]}
+    assert parse_qs(urlsplit(last).query)["project"] == ["a", "b"]
+    assert parse_qs(urlsplit(last).query)["after"] != ["0"]
+    unnamed = [FeedSource(FeedConfig(url=f"http://h/takes{query}")).name for query in ("", "?a=1", "?a=2")]
+    assert unnamed[0] == "http://h/takes" and len(set(unnamed)) == 3
+    assert not any("a=" in name for name in unnamed)
 
 
 def test_secret_comes_from_the_environment_and_stays_out_of_names(provider, ledger, monkeypatch):

@@ -121,6 +121,37 @@ def records_of(source: BareAudioSource) -> list[Accepted]:
     return [read for read in reads if isinstance(read, Accepted)]
 
 
+def test_audio_that_a_manifest_names_is_told_by_its_whole_name(tmp_path):
+    """`1.mp3` was a part of `track1.mp3` and never taken in; a name with an accent, escaped in JSON, was taken in twice."""
+    for name in ("1.mp3", "track1.mp3", "café.mp3", "my song.mp3", "half.mp3"):
+        aged(tmp_path / name, name.encode())
+    named = ("x/track1.mp3", "café.mp3", "my%20song.mp3")
+    lines = "".join(json.dumps({"generationId": name, "audioUrl": name}) + "\n" for name in named)
+    (tmp_path / "m.jsonl").write_text(lines + '{"audioUrl": "half.mp3", "gener')
+
+    bare = BareAudioSource(tmp_path, claimed_by=(tmp_path / "m.jsonl",))
+    assert [path.name for path in bare.files()] == ["1.mp3"]
+
+
+def test_a_file_that_cannot_be_opened_is_no_news_and_keeps_no_other_from_being_read(tmp_path, ledger, monkeypatch):
+    """One such manifest failed every run; one such audio file asked for a run every 15 seconds, without end."""
+    for name in ("ok.mp3", "locked.mp3", "sub/locked.jsonl"):
+        aged(tmp_path / "incoming" / name, name.encode())
+    really = Path.open
+
+    def open_unless_locked(path, *args, **more):  # whoever runs the tests may be root, who may open everything
+        if path.stem == "locked":
+            raise PermissionError(13, "Permission denied")
+        return really(path, *args, **more)
+
+    monkeypatch.setattr(Path, "open", open_unless_locked)
+    assert has_news(ledger, settings_of(tmp_path))
+    report = pull_sources(ledger, settings_of(tmp_path))
+    assert [Path(name).name for name in report.failed] == ["locked.jsonl"]
+    assert report.new == 1
+    assert not has_news(ledger, settings_of(tmp_path))
+
+
 def test_bare_audio_becomes_takes_of_its_own(tmp_path):
     for name in ("dark_trap-140bpm.wav", "sub/ü 🎹.MP3", "a:b.flac", ".hidden.wav", "notes.txt", "half.wav.part"):
         aged(tmp_path / name, name.encode())

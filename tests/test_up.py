@@ -89,6 +89,33 @@ def test_commands_work_beside_it(running, home_up):
     assert json.loads(beside.stdout)["refused"] == {}
 
 
+def test_what_dies_or_is_left_behind_is_seen_to(home_up, tmp_path):
+    """A server that had ended was started by nobody; a killed `up` left its programs behind, which held its ports."""
+    with home_up.everything_up(tmp_path) as running:
+        children = psutil.Process(running.process.pid).children(recursive=True)
+        first = int((tmp_path / "pg" / "postmaster.pid").read_text().split()[0])
+        psutil.Process(first).kill()
+        home_up.waited_for(lambda: pid_of_server(tmp_path) not in (None, first), within_s=60)
+        running.ledger.dispose()
+        home_up.waited_for(lambda: home_up.numbers(running, "SELECT 1") == [1], within_s=30)
+        running.process.kill()
+        running.process.wait(30)
+        assert any(child.is_running() for child in children)
+    with home_up.everything_up(tmp_path) as again:
+        _, alive = psutil.wait_procs(children, timeout=20)
+        assert alive == []
+        again.process.send_signal(signal.SIGHUP)
+        assert again.process.wait(60) == 0
+    assert pid_of_server(tmp_path) is None
+
+
+def pid_of_server(home):
+    try:
+        return int((home / "pg" / "postmaster.pid").read_text().split()[0])
+    except (OSError, IndexError, ValueError):
+        return None
+
+
 def test_everything_ends_with_it(home_up, tmp_path):
     """A killed `dagster dev` once left webserver and daemon behind."""
     with home_up.everything_up(tmp_path) as running:

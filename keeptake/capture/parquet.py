@@ -10,6 +10,7 @@ from typing import Any
 
 from keeptake.errors import LedgerUnavailableError
 from keeptake.ledger.connection import libpq_url
+from keeptake.ledger.exports import place_of
 
 BATCH_BYTES = 4 << 20
 
@@ -23,14 +24,18 @@ class ParquetReader:
         The ledger's.
     query : str
         Its rows.
+    arguments, owner
+        As for `CopyReader`: Parquet is one of the owner's exports too.
 
     Raises
     ------
+    BusyError
+        If the owner runs as many exports already.
     LedgerUnavailableError
         If the ledger does not answer.
     """
 
-    def __init__(self, url: str, query: str) -> None:
+    def __init__(self, url: str, query: str, *, arguments: dict[str, Any], owner: str) -> None:
         import pyarrow as pa
         import pyarrow.parquet as pq
         from adbc_driver_postgresql import dbapi
@@ -38,6 +43,8 @@ class ParquetReader:
         self.rows = 0
         self._lock = threading.Lock()
         self._is_done = False
+        # Before ADBC, which has no time-out of its own: a ledger that does not answer is told by this connection.
+        self._place = place_of(arguments, owner)
         try:
             self._connection = dbapi.connect(libpq_url(url), autocommit=True)
             self._cursor: Any = self._connection.cursor(
@@ -47,6 +54,7 @@ class ParquetReader:
             self._cursor.execute(query)
             self._batches = self._cursor.fetch_record_batch()
         except Exception as failure:
+            self._place.close()
             raise LedgerUnavailableError("no connection to the ledger for an export") from failure
         self._sink = io.BytesIO()
         self._writer = pq.ParquetWriter(pa.PythonFile(self._sink, mode="w"), self._batches.schema, compression="zstd")
@@ -78,3 +86,4 @@ class ParquetReader:
         with self._lock:
             self._cursor.close()
             self._connection.close()
+            self._place.close()

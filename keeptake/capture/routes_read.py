@@ -113,7 +113,8 @@ async def export_parquet(
 ) -> Response:
     """The rows of the JSONL export, flat and typed, as Parquet; one snapshot."""
     state = request.app.state
-    begin = partial(ParquetReader, state.database_url, arrow_query(provider=provider, least_quality=minQualityScore))
+    query = arrow_query(provider=provider, least_quality=minQualityScore)
+    begin = partial(ParquetReader, state.database_url, query, arguments=state.pool.arguments, owner=principal.name)
     exporter: Exporter = state.exporter
     return await exporter.answer(request, begin, kind="parquet", media_type="application/vnd.apache.parquet")
 

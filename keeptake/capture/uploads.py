@@ -75,12 +75,14 @@ class Uploads:
                 if whose.audio_sha256 not in (None, sha256):
                     raise Problem(409, "audio-conflict", "the generation has other audio, and what was kept is never overwritten")
                 try:
-                    await asyncio.to_thread(self._keep, path, whose)
+                    is_taken = await asyncio.to_thread(self._keep, path, whose)
                 except AudioRefusedError as refused:
                     raise Problem(422, refused.reason.value, refused.detail, pointer="") from None
+                if not is_taken:
+                    raise Problem(409, "audio-conflict", "the generation got other audio meanwhile, or was erased")
         return sha256
 
-    def _keep(self, path: Path, whose: Whose) -> None:
+    def _keep(self, path: Path, whose: Whose) -> bool:
         from keeptake.custody.keep import outcome_of_upload, receive
         from keeptake.ledger.audio import save_outcomes
 
@@ -91,7 +93,7 @@ class Uploads:
             kept = receive(path, self._store, self._pool)
         outcome = outcome_of_upload(whose.id, kept, claimed_format=whose.format, claimed_duration_s=whose.duration_s)
         with self._ledger.begin() as connection:
-            save_outcomes(connection, [outcome])
+            return save_outcomes(connection, [outcome]) == 1
 
     def close(self) -> None:
         """End the worker."""

@@ -100,15 +100,27 @@ def count_due(ledger: Ledger, day: str) -> int:
         return count
 
 
-def save_outcomes(connection: sa.Connection, outcomes: Sequence[AudioOutcome]) -> None:
-    """Store a chunk of outcomes: files first, then the generations that name them."""
+def save_outcomes(connection: sa.Connection, outcomes: Sequence[AudioOutcome]) -> int:
+    """Store a chunk of outcomes: files first, then the generations that name them.
+
+    Returns
+    -------
+    int
+        Generations that took their outcome: one that is erased, or has got other audio meanwhile, keeps what it has.
+    """
     files = [outcome.file for outcome in outcomes if outcome.file]
     upsert(connection, audio, [_row(file) for file in files], conflict=("sha256",), update=())
-    if outcomes:
-        connection.execute(sa.text(_SAVE), [_values(outcome) for outcome in outcomes])
+    if not outcomes:
+        return 0
+    # What was sent again after its object was damaged can be heard again.
+    again = {"files": [file.sha256 for file in files], "reason": AudioReason.DAMAGED_OBJECT.value}
+    mended = "UPDATE audio SET analysis_reason = NULL WHERE sha256 = ANY(:files) AND analysis_reason = :reason"
+    connection.execute(sa.text(mended), again)
+    return connection.execute(sa.text(_SAVE), [_values(outcome) for outcome in outcomes]).rowcount
 
 
-# An erased generation stays erased, whatever was on its way to it.
+# An erased generation stays erased, whatever was on its way to it; and stored audio stays: a fetch that was under way when its
+# take's audio was uploaded once made an acknowledged upload a quarantined take.
 _SAVE = """
     UPDATE generations SET
         audio_status = :status, audio_reason = :reason, audio_detail = CAST(:detail AS jsonb), audio_sha256 = :sha256,
@@ -116,10 +128,11 @@ _SAVE = """
         audio_last_attempt_at = :attempted_at, audio_next_attempt_at = :next_attempt_at,
         flags = CASE WHEN flags @> CAST(:flags AS text[]) THEN flags
                      ELSE ARRAY(SELECT DISTINCT unnest(flags || CAST(:flags AS text[])) ORDER BY 1) END,
-        status = CASE WHEN :status = 'stored' THEN CASE WHEN audio_sha256 = :sha256 THEN status ELSE 'audio-ready' END
+        status = CASE WHEN :status = 'stored' THEN CASE WHEN audio_sha256 = :sha256 AND status <> 'quarantined'
+                                                       THEN status ELSE 'audio-ready' END
                       WHEN :status = 'quarantined' THEN 'quarantined' ELSE 'captured' END,
         status_reason = :reason, updated_at = now()
-    WHERE id = :id AND erased_at IS NULL
+    WHERE id = :id AND erased_at IS NULL AND (audio_status <> 'stored' OR audio_sha256 = :sha256)
 """
 
 

@@ -15,15 +15,27 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine import URL, make_url
 
-from keeptake.errors import BusyError, LedgerUnavailableError
+from keeptake.errors import BusyError, ConfigurationError, LedgerUnavailableError
 
 CONNECT_TIMEOUT_S = 5
 CLAIM_NAMESPACE = 0x4B54  # "KT": our half of Postgres' two-part advisory lock keys
 
 
 def driver_url(url: str, driver: str) -> URL:
-    """The same database through a named SQLAlchemy driver (a bare `postgresql://` means another one in every release)."""
-    return make_url(url).set(drivername=f"postgresql+{driver}")
+    """The same database through a named SQLAlchemy driver (a bare `postgresql://` means another one in every release).
+
+    Raises
+    ------
+    ConfigurationError
+        If it is no address of a Postgres.
+    """
+    try:
+        address = make_url(url)
+    except sa.exc.ArgumentError:
+        address = None
+    if address is None or not address.drivername.startswith("postgres"):
+        raise ConfigurationError("KEEPTAKE_DATABASE_URL: expected postgresql://user:password@host:5432/name")
+    return address.set(drivername=f"postgresql+{driver}")
 
 
 def libpq_url(url: str) -> str:

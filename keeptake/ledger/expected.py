@@ -14,9 +14,10 @@ TICKS_TO_ALERT = 2  # a save may be on its way while its announcement is already
 
 _MISSING = "NOT EXISTS (SELECT FROM generations g WHERE g.generation_id = e.generation_id)"
 
+# In the order of the ids: two calls with the same ones in other orders waited for each other until one was broken off.
 ANNOUNCE = f"""
     WITH announced AS (
-        INSERT INTO expected_generations (provider, generation_id) SELECT %s, unnest(%s::text[])
+        INSERT INTO expected_generations (provider, generation_id) SELECT %s, unnest(%s::text[]) ORDER BY 2
         ON CONFLICT DO NOTHING RETURNING generation_id
     ),
     e AS (SELECT DISTINCT unnest(%s::text[]) AS generation_id)

@@ -11,7 +11,8 @@ Belongs here: the text of exports and the reading of a COPY. Does not: HTTP, com
 import select
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import psycopg
@@ -218,6 +219,49 @@ def arrow_query(*, provider: str | None = None, least_quality: float | None = No
     return (_rows(columns, provider, least_quality) + sql.SQL(" ORDER BY g.id")).as_string()
 
 
+def place_of(arguments: dict[str, Any], owner: str) -> psycopg.Connection:
+    """A connection in a snapshot of its own that holds one of an owner's places; closing it frees the place.
+
+    Raises
+    ------
+    BusyError
+        If the owner runs as many exports already.
+    LedgerUnavailableError
+        If the ledger does not answer within `DEADLINE_S`.
+    """
+    try:
+        connection = psycopg.connect(**arguments, autocommit=True)
+    except psycopg.OperationalError as outage:
+        raise LedgerUnavailableError("no connection to the ledger for an export") from outage
+    with _watched(connection):
+        connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        # Locks of the transaction: they go with it, however it ends.
+        for place in range(AT_ONCE):
+            taken = "SELECT pg_try_advisory_xact_lock(%s, hashtext(%s))"
+            row = connection.execute(taken, (_NAMESPACE, f"{owner}:{place}")).fetchone()
+            if row is not None and row[0]:
+                return connection
+        raise BusyError(f"{AT_ONCE} exports of this key are running: wait until one ends")
+
+
+@contextmanager
+def _watched(connection: psycopg.Connection) -> Iterator[None]:
+    """Break a connection off that does not answer in time, and close it where the block fails."""
+    watchdog = threading.Timer(DEADLINE_S, break_off, (connection,))
+    watchdog.daemon = True
+    watchdog.start()
+    try:
+        yield
+    except psycopg.OperationalError as outage:
+        connection.close()
+        raise LedgerUnavailableError("the ledger broke an export off") from outage
+    except BaseException:
+        connection.close()
+        raise
+    finally:
+        watchdog.cancel()
+
+
 class CopyReader:
     """COPYs, one after another, that are read piece by piece, by one thread at a time; any thread may break it off.
 
@@ -245,35 +289,9 @@ class CopyReader:
         self._ends_s = time.monotonic() + LONGEST_S
         self._first = True
         self._left = list(zip(_SETTINGS, queries, strict=True))
-        try:
-            self._connection = psycopg.connect(**arguments, autocommit=True)
-        except psycopg.OperationalError as outage:
-            raise LedgerUnavailableError("no connection to the ledger for an export") from outage
-        watchdog = threading.Timer(DEADLINE_S, break_off, (self._connection,))
-        watchdog.daemon = True
-        watchdog.start()
-        try:
-            self._begin(owner)
+        self._connection = place_of(arguments, owner)
+        with _watched(self._connection):
             self._start()
-        except psycopg.OperationalError as outage:
-            self._connection.close()
-            raise LedgerUnavailableError("the ledger broke an export off") from outage
-        except BaseException:
-            self._connection.close()
-            raise
-        finally:
-            watchdog.cancel()
-
-    def _begin(self, owner: str) -> None:
-        self._connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        # Locks of the transaction: they go with it, however it ends.
-        for place in range(AT_ONCE):
-            taken = "SELECT pg_try_advisory_xact_lock(%s, hashtext(%s))"
-            row = self._connection.execute(taken, (_NAMESPACE, f"{owner}:{place}")).fetchone()
-            if row is not None and row[0]:
-                break
-        else:
-            raise BusyError(f"{AT_ONCE} exports of this key are running: wait until one ends")
 
     def _start(self) -> None:
         settings, query = self._left.pop(0)

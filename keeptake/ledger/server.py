@@ -19,6 +19,7 @@ from subprocess import SubprocessError
 from types import ModuleType
 from typing import IO
 
+import psutil
 import sqlalchemy as sa
 
 from keeptake.errors import UnavailableError
@@ -70,6 +71,19 @@ def embedded_server(home: Path) -> Iterator[str]:
             with _turn(home):
                 if _is_last(users):
                     server.stop()
+
+
+def revive(home: Path) -> bool:
+    """Start the server of a home again where it has died under its users; returns whether it had."""
+    try:
+        pid = int((home / "pg" / "postmaster.pid").read_text().split()[0])
+        if psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+            return False
+    except (OSError, ValueError, IndexError, psutil.NoSuchProcess):
+        pass  # no such process, or no file of one: ended
+    with _turn(home):
+        _start(home)
+    return True
 
 
 @contextmanager

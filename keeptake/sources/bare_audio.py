@@ -12,10 +12,12 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from urllib.parse import unquote
 
 from keeptake.json_values import JSON
-from keeptake.sources.settled import is_settled, state_of
+from keeptake.sources.settled import is_readable, is_settled, state_of
 from keeptake.sources.source import BATCH_RECORDS, Batch, RawRecord
 
 AUDIO_ENDINGS = frozenset(
@@ -47,10 +49,9 @@ class BareAudioSource:
         """Finished audio files, by name."""
         below = _below(self.folder) if self.is_recursive else self.folder.iterdir()
         paths = sorted(path for path in below if path.suffix.lower() in AUDIO_ENDINGS and not path.name.startswith("."))
-        manifests = [path.read_bytes() for path in self.claimed_by if path.is_file()] if paths else []
+        manifests = [_named_in(path, str(state_of(path))) for path in self.claimed_by if path.is_file()] if paths else []
         for path in paths:
-            is_claimed = any(os.fsencode(path.name) in manifest for manifest in manifests)
-            if not is_claimed and path.is_file() and is_settled(path, self.settle_s):
+            if not any(path.name in named for named in manifests) and path.is_file() and is_settled(path, self.settle_s):
                 yield path
 
     def batches(self, cursor: JSON | None) -> Iterator[Batch]:
@@ -77,7 +78,28 @@ class BareAudioSource:
     def has_news(self, cursor: JSON | None) -> bool:
         """Whether there is a file that the cursor has not seen as it is now."""
         seen = cursor if isinstance(cursor, dict) else {}
-        return any(seen.get(ascii(str(path.relative_to(self.folder)))) != state_of(path) for path in self.files())
+        unseen = (path for path in self.files() if seen.get(ascii(str(path.relative_to(self.folder)))) != state_of(path))
+        return any(is_readable(path) for path in unseen)
+
+
+@lru_cache(maxsize=64)
+def _named_in(manifest: Path, state: str) -> frozenset[str]:
+    """Last parts of all texts in a manifest's records: names of files among them; `state` is of the file that is kept in mind.
+
+    A line that is no record yet, half written or with a mistake in it, names whatever stands in it between quotes.
+    """
+    names: set[str] = set()
+    for line in manifest.read_bytes().splitlines():
+        try:
+            record = json.loads(line)
+        except ValueError:
+            texts = os.fsdecode(line).split('"')
+        else:
+            texts = [text for text in record.values() if isinstance(text, str)] if isinstance(record, dict) else []
+        for text in texts:
+            last = text.rpartition("/")[2]
+            names |= {last, unquote(last)}
+    return frozenset(names)
 
 
 def _below(folder: Path) -> Iterator[Path]:

@@ -13,9 +13,10 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import parse_qsl, urljoin, urlsplit
 
 import httpx2
 
@@ -44,7 +45,8 @@ class FeedSource:
     def name(self) -> str:
         """Configured name, or the address without what may be secret in it."""
         parts = urlsplit(self.config.url)
-        return self.config.name or f"{parts.scheme}://{parts.hostname}{f':{parts.port}' if parts.port else ''}{parts.path}"
+        asked = f"#{hashlib.sha256(parts.query.encode()).hexdigest()[:8]}" if parts.query else ""  # another query is another feed
+        return self.config.name or f"{parts.scheme}://{parts.hostname}{f':{parts.port}' if parts.port else ''}{parts.path}{asked}"
 
     @property
     def audio_root(self) -> Path | None:
@@ -88,7 +90,10 @@ class FeedSource:
 
     def _page(self, client: httpx2.Client, cursor: JSON | None) -> JSON:
         given = {self.config.size_param: self.config.page_size, self.config.cursor_param: cursor}
-        params = {name: value for name, value in given.items() if name and value is not None}
+        ours = {name: str(value) for name, value in given.items() if name and value is not None}
+        # The client would put them in the place of the address's own query, which may say whose takes are meant.
+        theirs = parse_qsl(urlsplit(self.config.url).query, keep_blank_values=True)
+        params = httpx2.QueryParams([*(pair for pair in theirs if pair[0] not in ours), *ours.items()])
         wait_s, failure = FIRST_WAIT_S, ""
         for attempt in range(ATTEMPTS):
             if attempt:
@@ -123,8 +128,9 @@ class FeedSource:
         if isinstance(item, dict):
             item = renamed(item, self.config.fields, self.config.defaults)
             url = item.get("audioUrl")
-            if isinstance(url, str) and url and not urlsplit(url).scheme:
-                item["audioUrl"] = urljoin(self.config.url, url)
+            if isinstance(url, str) and url:
+                with suppress(ValueError):  # no address at all: kept as it is, and refused by name when it is fetched
+                    item["audioUrl"] = url if urlsplit(url).scheme else urljoin(self.config.url, url)
         return json.dumps(item, ensure_ascii=True).encode()
 
 

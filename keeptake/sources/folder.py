@@ -15,7 +15,7 @@ from keeptake.errors import ConfigurationError
 from keeptake.json_values import JSON
 from keeptake.records import MAX_RECORD_BYTES
 from keeptake.sources.bare_audio import BareAudioSource
-from keeptake.sources.settled import SETTLE_S, is_settled, state_of
+from keeptake.sources.settled import SETTLE_S, is_readable, is_settled, state_of
 from keeptake.sources.source import BATCH_RECORDS, Batch, RawRecord, Source
 
 MANIFEST = "generations.jsonl"
@@ -57,7 +57,7 @@ class ManifestSource:
 
     def has_news(self, cursor: JSON | None) -> bool:
         """Whether the file is finished and not the one that was read."""
-        return is_settled(self.path, self.settle_s) and state_of(self.path) != cursor
+        return is_settled(self.path, self.settle_s) and state_of(self.path) != cursor and is_readable(self.path)
 
 
 def folder_sources(folder: Path) -> list[Source]:

@@ -95,7 +95,7 @@ def pull_sources(ledger: Ledger, settings: Settings, *, progress: Progress = sil
             report.add(take_in(source, ledger, progress=progress))
         except LedgerUnavailableError:
             raise
-        except KeeptakeError as failure:
+        except (KeeptakeError, OSError) as failure:  # a file of somebody else that we may not read
             _log.warning("source %s: %s", source.name, failure)
             report.failed[source.name] = str(failure)
     return report
@@ -115,7 +115,7 @@ def _has_news(source: Source, ledger: Ledger) -> bool:
         return source.has_news(cursor)
     except LedgerUnavailableError:
         raise
-    except KeeptakeError as failure:
+    except (KeeptakeError, OSError) as failure:
         _log.warning("source %s: %s", source.name, failure)
         return False
 

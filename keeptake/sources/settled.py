@@ -3,11 +3,13 @@
 Belongs here: sizes and times of files that arrive. Does not: what the files hold.
 """
 
+import logging
 from pathlib import Path
 from time import time
 
 from keeptake.json_values import JSON
 
+_log = logging.getLogger(__name__)
 SETTLE_S = 3.0  # without a write; a copy that stalls for longer is taken as it is, and its rest as another file
 
 
@@ -26,3 +28,13 @@ def state_of(path: Path) -> JSON | None:
     except OSError:
         return None
     return [stat.st_size, stat.st_mtime_ns]
+
+
+def is_readable(path: Path) -> bool:
+    """Whether a file opens: one that does not is no news, or runs would be asked for without end."""
+    try:
+        path.open("rb").close()
+    except OSError as failure:
+        _log.warning("%s cannot be opened (%s): let this user read it, or take it away", path, failure.strerror)
+        return False
+    return True
