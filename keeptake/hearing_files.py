@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from keeptake.compute import Failed, Ok, Pool
-from keeptake.errors import AudioReason
+from keeptake.errors import AudioReason, KeeptakeError
 
 if TYPE_CHECKING:
     from keeptake.audio.analyze import Networks
@@ -111,7 +111,7 @@ def _lost(asked: FileAsked, failed: Failed) -> Line:
     """Line of a file whose worker did not answer."""
     from keeptake.hearing import FileHeard, analysis_line
 
-    if failed.error is not None:  # our own mistake, or a full disk: not the file's fault
+    if isinstance(failed.error, OSError | KeeptakeError):  # a full disk, a model that is missing: no file's fault
         raise failed.error
     reason = AudioReason.TIMEOUT if failed.reason == "timeout" else AudioReason.CRASHED_WORKER
     return analysis_line(FileHeard(str(asked.path), "quarantined", str(reason), f"{failed.reason}: {failed.detail}", None, {}))

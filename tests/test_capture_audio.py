@@ -72,6 +72,16 @@ def test_the_same_audio_again_changes_nothing_and_another_is_refused(service, ca
     assert service.query("SELECT count(*) FROM audio") == [(1,)]
 
 
+def test_audio_that_the_store_has_lost_is_said_to_be_missing(service, capture_service, wav, tmp_path):
+    """It was answered with 200, the length of the file, and no byte."""
+    service.post(capture_service.take("g1"))
+    put(service, "g1", wav)
+    (kept,) = (tmp_path / "home" / "audio").rglob(f"*{hashlib.sha256(wav).hexdigest()}*")
+    kept.unlink()
+    lost = service.get("/g1/audio")
+    assert (lost.status_code, lost.json()["code"]) == (404, "audio-missing")
+
+
 def test_a_fetch_that_was_under_way_undoes_no_upload(service, capture_service, wav):
     """A take whose URL did not work ended quarantined, minutes after its upload had been acknowledged."""
     service.post(capture_service.take("g1"))

@@ -1,12 +1,15 @@
 """From files to lines, with the real networks and real worker processes."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
+from keeptake import hearing_files
 from keeptake.audio.analyze import PART_VERSIONS
+from keeptake.compute import Failed
 from keeptake.errors import AudioReason, AudioRefusedError
 from keeptake.hearing import analysis_line, draw, hear, hear_file, load_networks
 from keeptake.hearing_files import analyze_files
@@ -125,3 +128,13 @@ def test_a_picture_needs_samples(beat, tmp_path):
     assert draw(beat, parts, title="beat").startswith(b"\x89PNG")
     with pytest.raises(AudioRefusedError):
         draw(b"no audio", parts, title="beat")
+
+
+def test_a_mistake_of_ours_costs_its_file_alone():
+    """One file that met a bug ended the command, without a line of all others."""
+    asked = hearing_files.FileAsked(0, Path("a.wav"), None)
+    line = hearing_files._lost(asked, Failed("raised", "Traceback … ValueError: of size 0", ValueError("of size 0")))
+    assert (line["file"], line["status"], line["reason"]) == ("a.wav", "quarantined", "crashed-worker")
+    assert "of size 0" in line["detail"]
+    with pytest.raises(OSError, match="No space left"):
+        hearing_files._lost(asked, Failed("raised", "", OSError(28, "No space left on device")))

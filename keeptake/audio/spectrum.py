@@ -121,8 +121,8 @@ def flatness(magnitude: np.ndarray) -> np.ndarray:
     np.ndarray [shape=(frames,)]
     """
     power = np.maximum(magnitude * magnitude, 1e-10)
-    result: np.ndarray = np.exp(np.log(power).mean(axis=1)) / power.mean(axis=1)
-    return np.minimum(result, 1)  # a lone impulse came to 1.0000001
+    result: np.ndarray = np.minimum(np.exp(np.log(power).mean(axis=1)) / power.mean(axis=1), 1)  # an impulse: 1.0000001
+    return result
 
 
 def cepstrum(mel: np.ndarray) -> np.ndarray:

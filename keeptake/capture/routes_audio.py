@@ -92,6 +92,8 @@ async def play_audio(generation_id: GenerationId, request: Request, principal: R
     if is_part:
         headers["Content-Range"] = f"bytes {first}-{last}/{size_bytes}"
     store: AudioStore = request.app.state.audio_store
+    if await asyncio.to_thread(store.size_bytes, sha256) != size_bytes:  # before the headers: a body cannot say it any more
+        raise Problem(404, "audio-missing", "the store has lost its audio: send it again, or let it be fetched again")
     pieces: Iterator[bytes] = store.chunks(sha256, first, last - first + 1)
     media_type = MEDIA_TYPES.get(kind, "application/octet-stream")
     return StreamingResponse(iterate_in_threadpool(pieces), 206 if is_part else 200, headers=headers, media_type=media_type)
