@@ -6,6 +6,7 @@ import dagster as dg
 from pydantic import Field
 
 from assets import report
+from dagster_project.cli_quarantine import MOST_HOURS
 from keeptake.errors import AudioReason
 from keeptake.ledger.audio import retry
 from resources.audio_store import AudioStoreResource
@@ -16,7 +17,7 @@ class RetryConfig(dg.Config):
     """Which failed takes are tried again; at least one of the three choices, all that are given must hold."""
 
     reasons: list[str] = []  # noqa: RUF012  (a pydantic model copies its defaults)
-    older_than_hours: float | None = Field(None, ge=0, le=876_000)
+    older_than_hours: float | None = Field(None, ge=0, le=MOST_HOURS)
     generation_ids: list[str] = []  # noqa: RUF012  (as above)
     dry_run: bool = False
 

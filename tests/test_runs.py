@@ -7,12 +7,12 @@ from dagster_project import runs
 from keeptake.errors import ConfigurationError, KeeptakeError, PublicationError
 
 
-def fail(kind, monkeypatch):
+def fail(kind, monkeypatch, *, cause=None):
     """The sentence that a job's failure becomes."""
 
     @dg.op
     def broken_step():
-        raise kind("there is no such thing")
+        raise kind("there is no such thing") from cause
 
     @dg.job(executor_def=dg.in_process_executor)
     def broken():
@@ -48,20 +48,6 @@ def test_control_at_dagsters_own_level_the_stack_stands_on_the_terminal(monkeypa
 
 def test_our_own_sentence_is_told_not_what_it_came_from(monkeypatch):
     """A full disk was told as `OSError: [Errno 28]` with its stack, without what to do."""
-
-    @dg.op
-    def full():
-        try:
-            raise OSError(28, "No space left on device")
-        except OSError as error:
-            raise PublicationError("the disk is full: make room, then publish again") from error
-
-    @dg.job(executor_def=dg.in_process_executor)
-    def broken():
-        full()
-
-    monkeypatch.setattr(runs, "defs", dg.Definitions(jobs=[broken]))
-    with dg.DagsterInstance.ephemeral() as instance, monkeypatch.context() as patch:
-        patch.setattr(dg.DagsterInstance, "get", lambda: instance)
-        with pytest.raises(KeeptakeError, match=r"PublicationError: the disk is full: make room, then publish again$"):
-            runs.execute("broken")
+    said = fail(PublicationError, monkeypatch, cause=OSError(28, "No space left on device"))
+    assert said.endswith("keeptake.errors.PublicationError: there is no such thing")
+    assert "No space left" in fail(RuntimeError, monkeypatch, cause=OSError(28, "No space left on device"))  # not ours: its cause
