@@ -21,6 +21,7 @@ for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 import numpy as np
 import soxr
 
+from keeptake.audio.frontend import level_for_networks
 from keeptake.custody.decode import decode
 from keeptake.embedding import DEFAULT_MODEL
 from keeptake.embedding.models import load_embedder
@@ -180,11 +181,12 @@ def retrieval(store: ModelStore, what: str, labels: list[dict], excerpt_s: float
 
 
 def two_excerpts(samples: np.ndarray, rate_hz: int, excerpt_s: float, place: float) -> list[np.ndarray]:
-    """From a second off either end, moved inwards by a share of what lies between them."""
+    """From a second off either end, moved inwards by a share of what lies between them; at one loudness, for all that compare."""
     length = int(excerpt_s * rate_hz)
     first, last = rate_hz, samples.size - length - rate_hz
     moved = int(place * max(last - first - length, 0))
-    return [soxr.resample(samples[at : at + length], rate_hz, RATE_HZ) for at in (first + moved, last - moved)]
+    excerpts = [soxr.resample(samples[at : at + length], rate_hz, RATE_HZ) for at in (first + moved, last - moved)]
+    return [level_for_networks(excerpt, RATE_HZ) for excerpt in excerpts]
 
 
 def candidates(store: ModelStore, excerpts: list[np.ndarray]) -> dict[str, np.ndarray]:

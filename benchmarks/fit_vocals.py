@@ -17,19 +17,17 @@ from typing import Any
 import numpy as np
 import scipy.optimize
 import scipy.stats
-import soxr
 from fit_tempo import DEV, group_of
 
 from keeptake.audio.analyze import Networks
-from keeptake.audio.frontend import mono_mix
+from keeptake.audio.frontend import NETWORK_RATE_HZ
 from keeptake.audio.vocals import TAG_PERCENTILE, speech_evidence, tag_log_ratio
-from keeptake.custody.decode import decode
+from keeptake.embedding.files import mono_of_file
 from keeptake.hearing import load_networks
 from keeptake.model_store import ModelStore
 
 PENALTY = 1.0
 FOLDS, REPEATS = 5, 10
-NETWORK_RATE_HZ = 16_000
 
 
 def labelled_voices(folder: Path) -> list[dict[str, Any]]:
@@ -45,8 +43,7 @@ def labelled_voices(folder: Path) -> list[dict[str, Any]]:
 
 def evidence_of(path: Path, networks: Networks) -> tuple[float, float]:
     """What both witnesses say about one file."""
-    samples, rate_hz = decode(path)
-    mono = soxr.resample(mono_mix(samples), rate_hz, NETWORK_RATE_HZ)
+    mono = mono_of_file(path, NETWORK_RATE_HZ)
     tags = networks.musicnn([mono])[0]
     ratio = tag_log_ratio(tags.tags_probability, networks.musicnn.tags)
     return float(np.percentile(ratio, TAG_PERCENTILE)), speech_evidence(networks.speech(mono).probability)

@@ -17,9 +17,11 @@ from keeptake.audio.frontend import (
     SHORT_STRIDE,
     MonoTake,
     even_blocks,
+    level_for_networks,
     listen,
     mono_mix,
 )
+from keeptake.audio.loudness import loudness_of
 from keeptake.errors import AudioReason, AudioRefusedError, InvalidAudioError
 
 
@@ -130,3 +132,29 @@ def test_ten_minutes_add_at_most_400_megabytes(tmp_path, decoded, is_within):
     script = [sys.executable, "-c", TEN_MINUTES, str(tmp_path), decoded]
     done = subprocess.run(script, check=True, capture_output=True, text=True, cwd=Path(__file__).parent)
     assert (float(done.stdout) <= 400) == is_within, done.stdout
+
+
+@pytest.mark.parametrize("level", [1.0, 0.1, 0.003])
+def test_networks_hear_every_take_at_one_loudness(signals, level):
+    samples = level * signals.drum_beat(120, 5.0, 16_000)
+    assert loudness_of(level_for_networks(samples, 16_000), 16_000) == pytest.approx(-18.0, abs=0.01)
+
+
+def test_a_pause_and_sub_bass_do_not_set_the_level_of_the_rest(signals):
+    """The root mean square would put the one 3 dB higher, the other 9 dB lower."""
+    samples = signals.cadence(0, "minor", 5.0, 16_000)
+    bass = signals.sine(25, 5.0, 16_000, amplitude=0.5)
+    expected = level_for_networks(samples.copy(), 16_000)
+    before_pause = level_for_networks(np.concatenate([samples, np.zeros_like(samples)]), 16_000)[: samples.size]
+    over_bass = level_for_networks(samples + bass, 16_000)
+    assert np.std(before_pause) == pytest.approx(np.std(expected), rel=0.05)
+    assert np.std(over_bass) == pytest.approx(np.std(expected) * np.std(samples + bass) / np.std(samples), rel=0.25)
+    assert np.std(samples + bass) > 2.8 * np.std(samples)
+
+
+def test_silence_stays_silent_and_a_short_sound_has_a_level(signals):
+    for silence in (np.zeros(16_000, np.float32), np.zeros(0, np.float32), 9e-4 * signals.sine(440, 1.0, 16_000, amplitude=1.0)):
+        np.testing.assert_array_equal(level_for_networks(silence.copy(), 16_000), silence)
+    tenth = signals.sine(1000, 0.1, 16_000)
+    longer = level_for_networks(np.tile(tenth, 10), 16_000)
+    assert level_for_networks(tenth, 16_000).max() == pytest.approx(longer.max(), rel=0.01)

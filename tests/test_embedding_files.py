@@ -26,6 +26,33 @@ def test_rate_and_channels_do_not_move_the_vector(models, tmp_path, signals):
     assert vectors[0] @ vectors[1] / np.linalg.norm(vectors[0]) / np.linalg.norm(vectors[1]) > 0.999
 
 
+def cosine(left, right):
+    return left @ right / np.linalg.norm(left) / np.linalg.norm(right)
+
+
+def at_levels(signals, folder, *levels_db):
+    """One sound at several levels, as files."""
+    sound = signals.drum_beat(100, 6, 16_000) + signals.cadence(0, "minor", 6, 16_000)
+    for level_db in levels_db:
+        path = folder / f"{level_db}.flac"
+        soundfile.write(path, 0.5 * sound / np.abs(sound).max() * 10 ** (level_db / 20), 16_000, subtype="PCM_24")
+        yield path
+
+
+def test_level_does_not_move_the_vector(models, tmp_path, signals, monkeypatch):
+    """Takes 6 dB down were no longer nearest to their own copies: the network compresses as if all came at one level.
+
+    The control takes the levelling away.
+    """
+    files = list(at_levels(signals, tmp_path, 0, -6, -40))
+    loud, softer, faint = (vector_of_file(path, models) for path in files)
+    assert min(cosine(loud, softer), cosine(loud, faint)) > 0.9999
+
+    monkeypatch.setattr("keeptake.audio.frontend.level_for_networks", lambda mono, _: mono)
+    loud, softer, faint = (vector_of_file(path, models) for path in files)
+    assert max(cosine(loud, softer), cosine(loud, faint)) < 0.999
+
+
 def test_what_does_not_decode_is_refused(models, tmp_path):
     (tmp_path / "page.wav").write_bytes(b"<html>404</html>" * 100)
 

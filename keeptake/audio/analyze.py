@@ -52,8 +52,8 @@ PART_VERSIONS: dict[str, str] = {
     "spectrum": "3",
     "loudness": "2",
     "defects": "3",
-    "vocals": "2",
-    "style": "1",
+    "vocals": "3",
+    "style": "2",
     "structure": "3",
 }
 REASONS = ("too-short", "silent", "non-finite-samples", "atonal", "single-pitch", "nothing-periodic", "no-networks")

@@ -9,6 +9,7 @@ Belongs here: what several parts share. Does not: loudness, defects and the band
 channels (`loudness.py`, `defects.py`, `spectrum.py` measure those block by block).
 """
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -18,11 +19,13 @@ import scipy.fft
 import soxr
 from scipy.signal import get_window
 
+from keeptake.audio.loudness import SHORTEST_S, loudness_of
 from keeptake.audio.samples import check_samples
 from keeptake.errors import InvalidAudioError
 
 SAMPLE_RATE_HZ = 22_050
 NETWORK_RATE_HZ = 16_000
+NETWORK_LOUDNESS_LUFS = -18.0  # ReplayGain's reference, and the median of 164 labelled takes
 SHORT_FFT = 1024  # 46 ms: onsets, timbre
 SHORT_STRIDE = 2
 SHORT_HOP = 256  # 11.6 ms: a beat's place to within half of that before interpolation
@@ -70,7 +73,7 @@ class Frontend:
     @property
     def is_silent(self) -> bool:
         """Whether the mix stays below `SILENT_PEAK`."""
-        return self.mono.size == 0 or max(float(self.mono.max()), -float(self.mono.min())) < SILENT_PEAK
+        return is_silent(self.mono)
 
 
 def even_blocks(blocks: Iterable[Floats], sample_rate_hz: int) -> Iterator[Floats]:
@@ -159,13 +162,45 @@ def whole_mix(blocks: Iterable[Floats], sample_rate_hz: int) -> Floats:
 def for_networks(mono: Floats) -> Floats:
     """Turn a mix at `SAMPLE_RATE_HZ` into what networks hear, at `NETWORK_RATE_HZ`, shape (n,).
 
-    Without its offset: to the speech detector a large one sounds like a voice.
+    Without its offset: to the speech detector a large one sounds like a voice. At one loudness (`level_for_networks`).
     """
     take, offset = MonoTake(SAMPLE_RATE_HZ, NETWORK_RATE_HZ), mono.mean() if mono.size else 0
     size = round(BLOCK_S * SAMPLE_RATE_HZ)
     for start in range(0, mono.size, size):
         take.add(mono[start : start + size] - offset)
-    return take.samples()
+    return level_for_networks(take.samples(), NETWORK_RATE_HZ)
+
+
+def is_silent(mono: Floats) -> bool:
+    """Whether a mix, shape (n,), stays below `SILENT_PEAK`."""
+    return mono.size == 0 or max(float(mono.max()), -float(mono.min())) < SILENT_PEAK
+
+
+def level_for_networks(mono: Floats, sample_rate_hz: int) -> Floats:
+    """Bring a take to `NETWORK_LOUDNESS_LUFS`, in place; silence stays as it is.
+
+    Networks compress as if audio came at one level: 6 dB down, genre was another in a quarter of the takes. Loudness, not the
+    root mean square, so that neither sub-bass nor a pause sets the level of the rest.
+
+    Parameters
+    ----------
+    mono : np.ndarray [shape=(n,), floating]
+        Without an offset; less than a gating block counts as if it went on repeating.
+    sample_rate_hz : int
+
+    Returns
+    -------
+    np.ndarray
+        The same array.
+    """
+    if is_silent(mono):
+        return mono
+    mono /= max(mono.max(), -mono.min())  # the standard's absolute gate is for pauses, not for takes that are faint throughout
+    least = math.ceil(SHORTEST_S * sample_rate_hz)
+    loudness_lufs = loudness_of(mono if mono.size >= least else np.resize(mono, least), sample_rate_hz)
+    if loudness_lufs is not None:
+        mono *= 10 ** ((NETWORK_LOUDNESS_LUFS - loudness_lufs) / 20)
+    return mono
 
 
 def mono_mix(block: Floats) -> Floats:

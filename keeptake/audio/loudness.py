@@ -90,6 +90,24 @@ class LoudnessMeter:
         }
 
 
+def loudness_of(mono: np.ndarray, sample_rate_hz: int) -> float | None:
+    """Integrated loudness alone: the peaks of `LoudnessMeter` cost several times as much.
+
+    Parameters
+    ----------
+    mono : np.ndarray [shape=(n,), float32]
+    sample_rate_hz : int
+
+    Returns
+    -------
+    float or None
+        LUFS; None for silence, or less than a gating block of 0.4 s.
+    """
+    power = WeightedPower(sample_rate_hz, 1)
+    power.add(mono[:, None])
+    return integrated_loudness(_sliding_mean(power.values(), GATING_STEPS))
+
+
 class TruePeakMeter:
     """Finds the highest point of the curve between the samples.
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import soxr
 
-from keeptake.audio.frontend import NETWORK_RATE_HZ, even_blocks, for_networks, mono_mix, whole_mix
+from keeptake.audio.frontend import NETWORK_RATE_HZ, even_blocks, for_networks, level_for_networks, mono_mix, whole_mix
 from keeptake.custody.decode import open_audio
 from keeptake.embedding import DEFAULT_MODEL
 from keeptake.embedding.models import Embedder, load_embedder
@@ -16,7 +16,7 @@ from keeptake.model_store import ModelStore
 
 
 def mono_of_file(path: Path, rate_hz: int) -> np.ndarray:
-    """Mono mix of an audio file as an embedder takes it, shape (samples,), float32.
+    """Mono mix of an audio file as an embedder takes it, shape (samples,), float32, at the loudness that networks hear.
 
     Raises
     ------
@@ -28,7 +28,7 @@ def mono_of_file(path: Path, rate_hz: int) -> np.ndarray:
             return for_networks(whole_mix(audio.blocks(), audio.sample_rate_hz))
         mixes = [mono_mix(block) for block in even_blocks(audio.blocks(), audio.sample_rate_hz)]
         mono: np.ndarray = soxr.resample(np.concatenate(mixes), audio.sample_rate_hz, rate_hz)
-        return mono
+        return level_for_networks(mono, rate_hz)
 
 
 def embed_file(path: Path, embedder: Embedder) -> np.ndarray:

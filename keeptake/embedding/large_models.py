@@ -2,8 +2,8 @@
 
 Conventions: nothing is downloaded and no code from a model folder is run (MERT's layers are those of HuBERT, which transformers
 has). Sampling rate, dimension and window come from the model's own files; audio longer than a window is cut into equal pieces,
-whose vectors are averaged, so that nothing depends on a random crop. The version is the hash of the weights. MERT's weights are
-CC BY-NC: mind what they are used for.
+whose vectors are averaged, so that nothing depends on a random crop. The version is the hash of the weights, and of their input's
+preparation a number. MERT's weights are CC BY-NC: mind what they are used for.
 
 Belongs here: loading and running them. Does not: the default model (`models.py`), text alone (`text.py`).
 """
@@ -32,10 +32,11 @@ WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 MERT_WINDOW_S = 5.0  # the length that it was trained on
 PIECES_A_BATCH = 16
 TEXTS_A_BATCH = 64
+PREPARATION = 2  # of the audio before the model, raised when it changes numbers; 2: at one loudness
 
 
 def weights_version(kind: Kind, store: ModelStore, folder: str) -> str:
-    """First 12 hex digits of the weights' SHA-256.
+    """First 12 hex digits of the weights' SHA-256, and how audio is prepared for them.
 
     Raises
     ------
@@ -46,7 +47,7 @@ def weights_version(kind: Kind, store: ModelStore, folder: str) -> str:
     weights = next((path / name for name in WEIGHTS if (path / name).is_file()), None)
     if weights is None:
         raise ModelMissingError(f"{path} has no {' or '.join(WEIGHTS)}: put {DOWNLOAD[kind]} there")
-    return _sha256(weights, weights.stat().st_mtime_ns)[:12]
+    return f"{_sha256(weights, weights.stat().st_mtime_ns)[:12]}-{PREPARATION}"
 
 
 @cache

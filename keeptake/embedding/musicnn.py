@@ -4,8 +4,9 @@ Two networks of one shape: `MTT` (MagnaTagATune: instruments, vocals or none) an
 moods). The weights are those inside the `musicnn` 0.1.0 package (ISC), converted once into the model store; neither TensorFlow
 nor the package's code is used.
 
-Conventions: input is mono float32 at 16 kHz, any level. A patch is 187 frames of 16 ms (3.0 s). Patches stand end to end; a rest
-of half a patch or more gets one more patch that ends with the audio; audio shorter than a patch is repeated until it fills one.
+Conventions: input is mono float32 at 16 kHz, at the loudness that `audio.frontend.level_for_networks` brings it to: the networks
+hear another sound at another level. A patch is 187 frames of 16 ms (3.0 s). Patches stand end to end; a rest of half a patch or
+more gets one more patch that ends with the audio; audio shorter than a patch is repeated until it fills one.
 
 Belongs here: weights, mel front end, patches. Does not: the layers (`musicnn_layers.py`, `musicnn_torch.py`), what tags mean for
 a take (`keeptake/audio`), pooling over a take (`models.py`).

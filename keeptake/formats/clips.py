@@ -14,7 +14,7 @@ import numpy as np
 import soundfile
 import soxr
 
-from keeptake.audio.loudness import LoudnessMeter
+from keeptake.audio.loudness import loudness_of
 from keeptake.custody.decode import decode
 
 CLIPS_VERSION = "2"  # 2: the gain is of the clip's own loudness as it is published
@@ -83,9 +83,7 @@ def gain_to(loudness_lufs: float, mono: np.ndarray, sample_rate_hz: int) -> floa
 
     Of the clip as it is published: its take's loudness is that of other channels and other seconds, up to 13 LU away.
     """
-    meter = LoudnessMeter(sample_rate_hz, 1)
-    meter.add(mono[:, None])
-    own_lufs = meter.values()["loudness_lufs"]
+    own_lufs = loudness_of(mono, sample_rate_hz)
     return 0.0 if own_lufs is None else loudness_lufs - own_lufs
 
 
