@@ -18,7 +18,7 @@ from resources.ledger import LedgerResource
 )
 def feature_snapshots(context: dg.AssetExecutionContext, ledger: LedgerResource) -> dg.MaterializeResult[None]:
     """Features, vectors and scores of this day's takes as one Parquet file, without users, prompts or free text."""
-    path, frame = write_snapshot(ledger.get(), context.partition_key, settings().home / "snapshots")
+    path, frame = write_snapshot(ledger.get(), context.partition_key, settings().snapshots_location)
     return dg.MaterializeResult(
         metadata={
             "dagster/partition_row_count": frame.height,

@@ -74,13 +74,14 @@ def build_definitions(*, resources: Mapping[str, Any] | None = None) -> dg.Defin
         ],
         jobs=[
             jobs.take_to_score,
+            jobs.renew_snapshots,
             jobs.rescore,
             jobs.publish_dataset,
             jobs.score_report_job,
             retries.retry_audio,
             old_runs.forget_old_runs,
         ],
-        schedules=[jobs.monthly_export, jobs.weekly_score_report, old_runs.weekly_purge],
+        schedules=[jobs.nightly_snapshots, jobs.monthly_export, jobs.weekly_score_report, old_runs.weekly_purge],
         sensors=[
             sensors.arrivals,
             sensors.feedback_moved,

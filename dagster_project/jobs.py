@@ -3,6 +3,9 @@
 import dagster as dg
 
 from assets.partitions import policy_names
+from keeptake.settings import settings
+from keeptake.warehouse import outdated_snapshots
+from resources.ledger import LedgerResource
 
 take_to_score = dg.define_asset_job(
     "take_to_score",
@@ -37,6 +40,12 @@ place_anew = dg.define_asset_job(
     description="The takes of one capture day placed by the embedding model's version of today.",
 )
 
+renew_snapshots = dg.define_asset_job(
+    "renew_snapshots",
+    dg.AssetSelection.assets("feature_snapshots"),
+    description="The snapshot of one capture day, written as the ledger is now.",
+)
+
 rescore = dg.define_asset_job(
     "rescore",
     dg.AssetSelection.assets("quality_scores"),
@@ -48,6 +57,12 @@ rescore = dg.define_asset_job(
 def monthly_export(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest]:
     """Publish every policy's dataset on the first of the month."""
     return [dg.RunRequest(partition_key=policy) for policy in policy_names()]
+
+
+@dg.schedule(job=renew_snapshots, cron_schedule="0 2 * * *", default_status=dg.DefaultScheduleStatus.RUNNING)
+def nightly_snapshots(ledger: LedgerResource) -> list[dg.RunRequest]:
+    """Renew the snapshots of days whose takes were scored anew or erased: feedback reaches takes of any day, all day long."""
+    return [dg.RunRequest(partition_key=day) for day in outdated_snapshots(ledger.get(), settings().snapshots_location)]
 
 
 @dg.schedule(job=score_report_job, cron_schedule="0 4 * * 1", default_status=dg.DefaultScheduleStatus.RUNNING)

@@ -9,7 +9,7 @@ import dagster as dg
 
 from dagster_project.definitions import defs
 from dagster_project.failures import Failure, failure_of
-from dagster_project.jobs import place_anew, publish_dataset, rescore, take_to_score
+from dagster_project.jobs import place_anew, publish_dataset, renew_snapshots, rescore, take_to_score
 from keeptake.curation.policy import load_policy
 from keeptake.datasets import show_version
 from keeptake.embedding import DEFAULT_MODEL
@@ -28,6 +28,7 @@ from keeptake.ledger.status import pending_by_day, status
 from keeptake.ledger.vectors import outdated_by_day
 from keeptake.settings import settings
 from keeptake.sources.pull import today
+from keeptake.warehouse import outdated_snapshots
 
 COUNTED = {"analyzed_features": "analyzed", "embeddings": "embedded", "quality_scores": "scored"}
 SAID_AGAIN = (ConfigurationError, UnavailableError, LedgerUnavailableError, BusyError)  # others take more than a sentence
@@ -63,7 +64,9 @@ def _count(result: dg.ExecuteInProcessResult, asset: str, name: str) -> int:
 
 
 def run_pending(ledger: Ledger) -> dict[str, Any]:
-    """Run the chain for every day with pending rows, place what an older version of the model placed, and score what lags.
+    """Run the chain for every day with pending rows, place what an older version of the model placed, score what lags.
+
+    Snapshots that this leaves outdated are written anew.
 
     Returns
     -------
@@ -81,6 +84,8 @@ def run_pending(ledger: Ledger) -> dict[str, Any]:
         done["embedded"] += _count(execute(place_anew.name, partition_key=day), "embeddings", "embedded")
     if count_lagging(ledger):
         done["scored"] += _count(execute(rescore.name), "quality_scores", "scored")
+    for day in outdated_snapshots(ledger, settings().snapshots_location):
+        execute(renew_snapshots.name, partition_key=day)
     after = status(ledger)
     failed = {reason: n - before["audio_reasons"].get(reason, 0) for reason, n in after["audio_reasons"].items()}
     return {

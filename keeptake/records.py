@@ -495,7 +495,7 @@ def _time_in(value: JSON) -> datetime | None:
     if type(value) is not str:
         raise UnsoundJsonError("invalid", ("createdAt",), f"{detail}, found {kind_of(value)}")
     try:
-        time = datetime.fromisoformat(value)
+        time = datetime.fromisoformat(value.upper())  # RFC 3339 allows t and z
         time = time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
     except (ValueError, OverflowError):
         raise UnsoundJsonError("invalid", ("createdAt",), f"{detail}, found {value[:40]!r}") from None

@@ -104,6 +104,11 @@ class Settings(BaseSettings):
         return (self.models_dir or self.home / "models").resolve()
 
     @property
+    def snapshots_location(self) -> Path:
+        """Folder of the capture days' snapshots."""
+        return self.home.resolve() / "snapshots"
+
+    @property
     def incoming_location(self) -> Path:
         """Folder that is watched for new takes."""
         return (self.incoming_dir or self.home / "incoming").resolve()

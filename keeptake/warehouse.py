@@ -10,7 +10,10 @@ import polars as pl
 
 from keeptake.curation.quality import PRINCIPAL
 from keeptake.ledger.connection import Ledger
-from keeptake.ledger.overviews import scores, scores_by_provider_and_week, snapshot_of_day
+from keeptake.ledger.overviews import scores, scores_by_provider_and_week, snapshot_of_day, snapshot_states
+
+STATE = "keeptake_state"  # of the takes that a snapshot shows, in its Parquet's metadata
+EMPTY = "0 "
 
 
 def write_snapshot(ledger: Ledger, day: str, folder: Path) -> tuple[Path, pl.DataFrame]:
@@ -21,13 +24,31 @@ def write_snapshot(ledger: Ledger, day: str, folder: Path) -> tuple[Path, pl.Dat
     (Path, pl.DataFrame)
         The file, and its rows in order of generation id; the same rows give the same bytes.
     """
+    state = snapshot_states(ledger, day).get(day, EMPTY)  # before the rows: what moves meanwhile makes the file outdated
     frame = snapshot_of_day(ledger, day)
     path = folder / f"captured_on={day}" / "takes.parquet"
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_suffix(".writing")
-    frame.write_parquet(aside)
+    frame.write_parquet(aside, metadata={STATE: state})
     aside.replace(path)
     return path, frame
+
+
+def outdated_snapshots(ledger: Ledger, folder: Path) -> list[str]:
+    """Capture days whose takes were scored anew or erased since their snapshot was written, or that have none; newest first."""
+    written = {
+        path.parent.name.removeprefix("captured_on="): _state_of(path)
+        for path in folder.glob("captured_on=????-??-??/takes.parquet")
+    }
+    states = dict.fromkeys(written, EMPTY) | snapshot_states(ledger)
+    return sorted((day for day, state in states.items() if written.get(day) != state), reverse=True)
+
+
+def _state_of(path: Path) -> str | None:
+    try:
+        return pl.read_parquet_metadata(path).get(STATE)
+    except (pl.exceptions.PolarsError, OSError):  # cut off or gone: written anew
+        return None
 
 
 def write_score_report(ledger: Ledger, folder: Path) -> tuple[Path, pl.DataFrame]:

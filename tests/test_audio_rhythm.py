@@ -13,7 +13,7 @@ from keeptake.audio.tonal import tonality
 
 def hear(samples: np.ndarray):
     heard = listen(samples.astype(np.float32))
-    chroma = np.zeros((len(heard.long), 12)) if heard.is_silent else tonality(heard.long)[2]
+    chroma = np.zeros((len(heard.long), 12)) if heard.is_silent else tonality(heard.long, duration_s=heard.duration_s)[2]
     rates = {"frame_rate_hz": SAMPLE_RATE_HZ / SHORT_HOP, "chroma_rate_hz": SAMPLE_RATE_HZ / LONG_HOP}
     return rhythm(heard.mel, chroma, **rates, duration_s=heard.duration_s)
 
@@ -44,6 +44,20 @@ def test_change_of_tempo_is_flagged_and_beats_follow(signals):
     intervals = np.diff(values["beats_s"])
     assert np.median(intervals[:16]) == pytest.approx(0.6, rel=0.02)
     assert np.median(intervals[-16:]) == pytest.approx(60 / 127, rel=0.02)
+
+
+@pytest.mark.parametrize(("bpm", "beats"), [((100, 127), (40, 24)), ((127, 100), (24, 40)), ((100, 127), (24, 40))])
+def test_confidence_speaks_of_the_tempo_that_is_reported(signals, bpm, beats):
+    """Where the tempo changes, the whole envelope believed in one of the tempi, and the beats that were fitted in the other."""
+    parts = [signals.drum_beat(tempo, 60 / tempo * count, SAMPLE_RATE_HZ) for tempo, count in zip(bpm, beats, strict=True)]
+    values, _ = hear(np.concatenate(parts))
+    assert values["has_tempo_change"]
+    assert min(abs(values["tempo_bpm"] / tempo - 1) for tempo in bpm) < 0.01
+    (first, weight), *others = values["tempo_candidates_bpm"]
+    assert (first, weight) == (values["tempo_bpm"], values["tempo_confidence"])
+    assert sum(share for _, share in values["tempo_candidates_bpm"]) <= 1 + 1e-9
+    missing = max(bpm, key=lambda tempo: abs(tempo / first - 1))
+    assert any(abs(other / missing - 1) < 0.04 for other, _ in others)
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -16,7 +16,7 @@ FRAME_RATE_HZ = SAMPLE_RATE_HZ / SHORT_HOP
 
 def hear(samples: np.ndarray):
     heard = listen(samples.astype(np.float32))
-    chroma = np.zeros((len(heard.long), 12)) if heard.is_silent else tonality(heard.long)[2]
+    chroma = np.zeros((len(heard.long), 12)) if heard.is_silent else tonality(heard.long, duration_s=heard.duration_s)[2]
     rates = {"frame_rate_hz": FRAME_RATE_HZ, "chroma_rate_hz": SAMPLE_RATE_HZ / LONG_HOP}
     values, _ = rhythm(heard.mel, chroma, **rates, duration_s=heard.duration_s)
     return structure(heard.mel, frame_rate_hz=FRAME_RATE_HZ, duration_s=heard.duration_s, rhythm=values)

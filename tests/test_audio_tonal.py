@@ -18,8 +18,13 @@ from keeptake.audio.tonal import (
 )
 
 
+def tonal(mono):
+    heard = listen(mono)
+    return tonality(heard.long, duration_s=heard.duration_s)
+
+
 def heard_key(mono):
-    values, reason, _ = tonality(listen(mono).long)
+    values, reason, _ = tonal(mono)
     return reason if values is None else values["key"]
 
 
@@ -32,7 +37,7 @@ def test_every_key_is_named(signals, tonic, mode):
 @pytest.mark.parametrize("tuning_cents", [-40.0, -15.0, 20.0, 45.0])
 def test_key_survives_another_tuning(signals, tuning_cents):
     mono = signals.cadence(9, "minor", 8.0, SAMPLE_RATE_HZ, tuning_cents=tuning_cents)
-    values, _, _ = tonality(listen(mono).long)
+    values, _, _ = tonal(mono)
     assert values["key"] == "A minor"
     assert values["tuning_cents"] == pytest.approx(tuning_cents, abs=5)
 
@@ -70,7 +75,7 @@ def test_a_click_track_has_no_key(signals):
 
 
 def test_values_are_in_their_ranges(signals):
-    values, reason, chroma = tonality(listen(signals.cadence(0, "major", 6.0, SAMPLE_RATE_HZ)).long)
+    values, reason, chroma = tonal(signals.cadence(0, "major", 6.0, SAMPLE_RATE_HZ))
     assert reason is None
     assert 0 < values["key_confidence"] <= 1
     assert values["key_second"] in KEYS
@@ -87,7 +92,7 @@ def test_profiles_find_themselves_in_every_key():
 
 def test_silence_is_atonal_and_its_chroma_empty():
     """A bincount of nothing counts in integers: the chroma of silence once failed on adding a float."""
-    values, reason, chroma = tonality(listen(np.zeros(SAMPLE_RATE_HZ, np.float32)).long)
+    values, reason, chroma = tonal(np.zeros(SAMPLE_RATE_HZ, np.float32))
     assert (values, reason) == (None, "atonal")
     assert not chroma.any()
 
@@ -115,5 +120,5 @@ def test_a_key_in_another_spelling_has_no_camelot_code(key):
 
 
 def test_camelot_code_stands_beside_the_key(signals):
-    values, _, _ = tonality(listen(signals.cadence(9, "minor", 8.0, SAMPLE_RATE_HZ)).long)
+    values, _, _ = tonal(signals.cadence(9, "minor", 8.0, SAMPLE_RATE_HZ))
     assert (values["key"], values["camelot"]) == ("A minor", "8A")

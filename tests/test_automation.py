@@ -244,4 +244,21 @@ def test_a_schedule_ticks_in_the_daemon_and_its_run_succeeds(running, home_up, d
 
 
 def test_the_schedules_are_there(running, home_up):
-    assert set(home_up.schedules(running)) == {"monthly_export", "weekly_purge", "weekly_score_report"}
+    assert set(home_up.schedules(running)) == {"monthly_export", "nightly_snapshots", "weekly_purge", "weekly_score_report"}
+
+
+def test_at_night_the_snapshots_of_days_with_new_scores_are_written_anew(running, home_up, demo_takes):
+    """A new score was in the snapshot of an older day only once somebody ran that day again."""
+    schedule = home_up.schedules(running)["nightly_snapshots"]
+    (tick,) = schedule["futureTicks"]["results"]
+    assert f"{datetime.fromtimestamp(tick['timestamp'], UTC):%H:%M}" == "02:00"
+    (day,) = home_up.numbers(
+        running,
+        "UPDATE quality_scores q SET scored_at = now() FROM generations g WHERE g.id = q.generation AND q.formula = 'v2'"
+        " AND g.id = (SELECT max(generation) FROM quality_scores) RETURNING g.captured_on::text",
+    )
+    requests = home_up.requested_by(running, "nightly_snapshots", tick["timestamp"])
+    assert {"key": "dagster/partition", "value": day} in [tag for request in requests for tag in request["tags"]]
+    for request in requests:
+        home_up.wait_for_success(running, home_up.launch(running, "renew_snapshots", request["tags"]))
+    assert home_up.requested_by(running, "nightly_snapshots", tick["timestamp"]) == []

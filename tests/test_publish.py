@@ -90,6 +90,7 @@ class Studio:
                     "versions": "rhythm=1",
                     "duration_s": duration_s,
                     "tempo_bpm": 120.0,
+                    "tempo_confidence": 0.9,
                     "has_vocals": False,
                 }
             )
@@ -241,6 +242,24 @@ def test_changed_score_and_changed_policy_are_new_versions(studio):
     changes = datasets.diff("demo", "v1", "v2", datasets_dir=studio.folder)
     assert changes.select("generation_id", "change", "columns").rows() == [("gen_3", "changed", ["quality_score"])]
     assert datasets.verify("demo", "v1", datasets_dir=studio.folder) == []
+
+
+def test_what_captions_dare_not_say_is_no_label_either(studio):
+    """A key of confidence 0.05 was in every column and sidecar that trainers read; the label agreed with half of such."""
+    with studio.ledger.begin() as connection:
+        unsure = {"key": "A minor", "key_confidence": 0.05, "tempo_confidence": 0.2}
+        connection.execute(features.update().where(features.c.audio_sha256 == studio.sha256_of(0)).values(unsure))
+        sure = {"key": "A minor", "key_confidence": 0.5}
+        connection.execute(features.update().where(features.c.audio_sha256 == studio.sha256_of(1)).values(sure))
+    studio.publish(policy())
+    rows = datasets.load("demo", datasets_dir=studio.folder)
+    told = {row["generation_id"]: row for row in rows.iter_rows(named=True)}
+    assert [told[f"gen_{n}"][name] for n in (0, 1) for name in ("key", "tempo_bpm", "take_tempo_bpm")] == [
+        *(None, None, 120.0),
+        *("A minor", 120.0, 120.0),
+    ]
+    (sidecar,) = studio.folder.glob(f"demo/v1-*/*/{told['gen_0']['id']}.json")
+    assert {json.loads(sidecar.read_text())[name] for name in ("key", "bpm")} == {None}
 
 
 def test_a_take_that_is_out_again_is_not_in_the_newest_version(studio):

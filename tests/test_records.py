@@ -233,6 +233,8 @@ def test_times_are_utc():
     assert accepted(record(createdAt="2025-07-24T03:20:00+02:00")).generation.created_at == datetime(
         2025, 7, 24, 1, 20, tzinfo=UTC
     )
+    for small in ("2025-07-24t03:20:00z", "2025-07-24T03:20:00z"):  # RFC 3339, 5.6
+        assert accepted(record(createdAt=small)).generation.created_at == datetime(2025, 7, 24, 3, 20, tzinfo=UTC)
     assert accepted(record(createdAt="2025-07-24T03:20:00")).generation.created_at == datetime(2025, 7, 24, 3, 20, tzinfo=UTC)
 
 

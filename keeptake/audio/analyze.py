@@ -47,8 +47,8 @@ from keeptake.errors import AudioReason, AudioRefusedError, ConfigurationError
 
 # Raised when a part's values change: only that part is then stale, and done again.
 PART_VERSIONS: dict[str, str] = {
-    "rhythm": "3",
-    "tonal": "3",
+    "rhythm": "4",
+    "tonal": "4",
     "spectrum": "3",
     "loudness": "2",
     "defects": "3",
@@ -276,7 +276,7 @@ class _Take:
 
     @cached_property
     def tonality(self) -> tuple[Values | None, str | None, np.ndarray]:
-        return tonality(self.frontend.long)
+        return tonality(self.frontend.long, duration_s=self.frontend.duration_s)
 
     @cached_property
     def rhythm(self) -> Answer:

@@ -28,7 +28,9 @@ STAY = 0.9  # probability that a frame keeps the chord of the one before: change
 SILENT_SHARE = 10 ** (-50 / 20)  # frames this far below the loudest hold no chord
 
 
-def find_chords(chroma: Floats, *, pitch_classes: tuple[str, ...], frame_s: float) -> list[dict[str, float | str]]:
+def find_chords(
+    chroma: Floats, *, pitch_classes: tuple[str, ...], frame_s: float, duration_s: float
+) -> list[dict[str, float | str]]:
     """Label the frames and join those of one label.
 
     Parameters
@@ -39,6 +41,8 @@ def find_chords(chroma: Floats, *, pitch_classes: tuple[str, ...], frame_s: floa
         Names of the twelve, from C.
     frame_s : float
         Frames lie this far apart; frame i is centred at i * frame_s.
+    duration_s : float
+        Length of the clip: where the last chord ends, since frames reach beyond it.
 
     Returns
     -------
@@ -49,7 +53,7 @@ def find_chords(chroma: Floats, *, pitch_classes: tuple[str, ...], frame_s: floa
     states = _likeliest(SHARPNESS * similarities(chroma))
     edges = np.flatnonzero(np.diff(states)) + 1
     firsts = np.concatenate([[0], edges])
-    times = np.concatenate([[0.0], (edges - 0.5) * frame_s, [(len(states) - 0.5) * frame_s]])
+    times = np.concatenate([[0.0], (edges - 0.5) * frame_s, [duration_s]])
     return [
         {"start_s": float(start), "end_s": float(end), "label": labels[states[first]]}
         for first, start, end in zip(firsts, times[:-1], times[1:], strict=True)

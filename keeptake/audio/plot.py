@@ -133,7 +133,7 @@ def _draw_mel(axes: "Axes", heard: Frontend, columns: int) -> None:
 
 
 def _draw_chroma(axes: "Axes", heard: Frontend, tonal: Mapping[str, Any], size: Size) -> None:
-    _, _, chroma = tonality(heard.long)
+    _, _, chroma = tonality(heard.long, duration_s=heard.duration_s)
     axes.imshow(
         mean_rows(chroma, min(size.columns, len(chroma))).T,
         origin="lower",

@@ -74,6 +74,8 @@ def rhythm(
         period_s = 60 / np.interp(np.arange(envelope.size) / frame_rate_hz, changing.centres_s, tempi_bpm)
         beats_s = beats.track_beats(envelope, period_s, frame_rate_hz=frame_rate_hz)
         fit = tempo.fit_tempo(beats_s, is_steady=False)
+        if fit is not None:  # the whole envelope may have believed in another of the tempi, or in one between them
+            candidates = tempo.tempo_candidates(belief.probability, first_bpm=fit[0])
     if fit is None:
         return None, "nothing-periodic"
     nudge = (

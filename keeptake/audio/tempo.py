@@ -132,11 +132,12 @@ def believe_tempo(envelope: Floats, *, frame_rate_hz: float, onset_rate_hz: floa
     return TempoBelief(odds / odds.sum(), clarity)
 
 
-def tempo_candidates(probability: Floats) -> list[tuple[float, float]]:
+def tempo_candidates(probability: Floats, *, first_bpm: float | None = None) -> list[tuple[float, float]]:
     """List tempi with the probability within `TOLERANCE` of each, likeliest first; together at most 1.
 
     The peaks that hold at least `LEAST_WEIGHT`, and whatever its weight the half, double, 3:2 and 2:3 of the likeliest within the
-    grid, so that a requested tempo can be compared at every metrical level.
+    grid, so that a requested tempo can be compared at every metrical level. A tempo that was found
+    otherwise comes first, however likely.
     """
     left = probability.copy()
     reach = int(np.log2(1 + TOLERANCE) * STEPS_AN_OCTAVE)
@@ -148,6 +149,8 @@ def tempo_candidates(probability: Floats) -> list[tuple[float, float]]:
         left[near] = 0
         return float(TEMPI_BPM[near][np.argmax(probability[near])]), weight
 
+    if first_bpm is not None:
+        found.append((first_bpm, take(int(np.argmin(np.abs(TEMPI_BPM - first_bpm))))[1]))
     while len(found) < MOST_PEAKS:
         mass = np.convolve(left, np.ones(reach + 1), mode="same")  # half the tolerance to either side finds the middle of a peak
         if mass.max() < LEAST_WEIGHT:

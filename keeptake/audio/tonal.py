@@ -219,7 +219,7 @@ def camelot(key: str) -> str:
     return f"{(7 * relative_major + 7) % 12 + 1}{'A' if mode == 'minor' else 'B'}"
 
 
-def tonality(magnitude: np.ndarray) -> tuple[dict[str, object] | None, str | None, np.ndarray]:
+def tonality(magnitude: np.ndarray, *, duration_s: float) -> tuple[dict[str, object] | None, str | None, np.ndarray]:
     """Tuning, chroma and key of a clip.
 
     The chroma of the frames is compressed before it is summed, so that a piece's quiet harmony counts beside its loudest hit
@@ -229,6 +229,8 @@ def tonality(magnitude: np.ndarray) -> tuple[dict[str, object] | None, str | Non
     ----------
     magnitude : np.ndarray [shape=(frames, 4097), float32]
         The long transform of a clip that is not silent.
+    duration_s : float
+        Length of the clip.
 
     Returns
     -------
@@ -262,7 +264,9 @@ def tonality(magnitude: np.ndarray) -> tuple[dict[str, object] | None, str | Non
             "tuning_cents": tuning_cents,
             "tuning_coherence": coherence,
             "chroma": (profile / profile.max()).tolist(),
-            "chords": find_chords(own_pitches, pitch_classes=PITCH_CLASSES, frame_s=LONG_HOP / SAMPLE_RATE_HZ),
+            "chords": find_chords(
+                own_pitches, pitch_classes=PITCH_CLASSES, frame_s=LONG_HOP / SAMPLE_RATE_HZ, duration_s=duration_s
+            ),
         },
         None,
         frames,

@@ -6,6 +6,7 @@ Belongs here: shared by the route files. Does not: errors (`problems.py`).
 import json
 from typing import Any
 
+from starlette.requests import Request
 from starlette.responses import Response
 
 from keeptake.capture.schemas import problems
@@ -17,6 +18,12 @@ _EVERYWHERE = (422, 429, 500, 503)
 def json_answer(content: Any, *, status: int = 200, headers: dict[str, str] | None = None) -> Response:  # noqa: ANN401 -- JSON
     """JSON as UTF-8; numbers print as they were given."""
     return Response(_encode(content), status, media_type="application/json", headers=headers)
+
+
+def is_unchanged(request: Request, etag: str) -> bool:
+    """Whether the caller has this state already: `If-None-Match` names its tag, weakly or not, or any (RFC 9110, 13.1.2)."""
+    known = [tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")]
+    return etag in known or known == ["*"]
 
 
 def operation(model: Any, *statuses: int, **more: Any) -> dict[str, Any]:  # noqa: ANN401 -- FastAPI's arguments

@@ -13,7 +13,7 @@ from starlette.responses import Response, StreamingResponse
 
 from keeptake.audio_store import AudioStore
 from keeptake.capture.access import Guard, Principal
-from keeptake.capture.answers import json_answer, operation
+from keeptake.capture.answers import is_unchanged, json_answer, operation
 from keeptake.capture.problems import Problem
 from keeptake.capture.ranges import byte_range
 from keeptake.capture.routes_read import Name, Reader
@@ -85,7 +85,7 @@ async def play_audio(generation_id: GenerationId, request: Request, principal: R
     if sha256 is None:
         raise Problem(404, "audio-missing", "its audio is not in the store (yet): see audioStatus in the record")
     headers = {"Accept-Ranges": "bytes", "ETag": f'"{sha256}"', "Cache-Control": "private, max-age=3600"}
-    if request.headers.get("if-none-match") == headers["ETag"]:
+    if is_unchanged(request, headers["ETag"]):
         return Response(status_code=304, headers=headers)
     first, last, is_part = byte_range(request.headers.get("range"), size_bytes)
     headers["Content-Length"] = str(last - first + 1)

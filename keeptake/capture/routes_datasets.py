@@ -18,7 +18,7 @@ from starlette.responses import Response, StreamingResponse
 
 from keeptake import datasets
 from keeptake.capture.access import Guard, Principal
-from keeptake.capture.answers import json_answer, operation
+from keeptake.capture.answers import is_unchanged, json_answer, operation
 from keeptake.capture.problems import Problem
 from keeptake.capture.ranges import byte_range
 from keeptake.errors import ConfigurationError
@@ -91,7 +91,7 @@ async def send_file(
         raise Problem(404, "file-unknown", "the version lists no such file: see its description for those that it has")
     headers = {"Accept-Ranges": "bytes", "ETag": f'"{promised["sha256"]}"', "Cache-Control": FOR_EVER}
     headers["X-Content-Type-Options"] = "nosniff"
-    if request.headers.get("if-none-match") == headers["ETag"]:
+    if is_unchanged(request, headers["ETag"]):
         return Response(status_code=304, headers=headers)
     size_bytes = promised["size_bytes"]
     first, last, is_part = byte_range(request.headers.get("range"), size_bytes)

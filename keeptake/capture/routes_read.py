@@ -16,7 +16,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import Response
 
 from keeptake.capture.access import Guard, Principal
-from keeptake.capture.answers import json_answer, operation
+from keeptake.capture.answers import is_unchanged, json_answer, operation
 from keeptake.capture.exporting import Exporter
 from keeptake.capture.parquet import ParquetReader
 from keeptake.capture.problems import Problem
@@ -49,7 +49,7 @@ async def statistics_overview(request: Request, principal: Counting) -> Response
     """Counts over everything, at most a minute old."""
     found = await request.app.state.statistics.overview()
     headers = {"ETag": found.etag, "Cache-Control": "private, max-age=30"}
-    if found.etag in _tags(request.headers.get("if-none-match", "")):
+    if is_unchanged(request, found.etag):
         return Response(status_code=304, headers=headers)
     return Response(found.body, media_type="application/json", headers=headers)
 
@@ -149,7 +149,7 @@ async def show_generation(generation_id: GenerationId, request: Request, princip
     shown = await asyncio.to_thread(public_record, rows[0]) if rows[0]["embedding"] else public_record(rows[0])
     body = json.dumps(shown, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
     etag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
-    if etag in _tags(request.headers.get("if-none-match", "")):
+    if is_unchanged(request, etag):
         return Response(status_code=304, headers={"ETag": etag})
     return Response(body, media_type="application/json", headers={"ETag": etag})
 
@@ -159,10 +159,6 @@ async def _copied(request: Request, principal: Principal, queries: tuple[bytes, 
     begin = partial(CopyReader, state.pool.arguments, queries, owner=principal.name)
     exporter: Exporter = state.exporter
     return await exporter.answer(request, begin, kind=kind, media_type=media_type)
-
-
-def _tags(header: str) -> list[str]:
-    return [tag.strip().removeprefix("W/") for tag in header.split(",")]
 
 
 def _cursor(created_at: datetime, generation: int) -> str:

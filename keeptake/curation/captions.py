@@ -41,6 +41,16 @@ def clip_vocal_share(clip: Clip, vocal_segments_s: Sequence[Sequence[float]]) ->
     return min(1.0, sung_s / (clip.end_s - clip.start_s))
 
 
+def sure_tempo_bpm(facts: Mapping[str, Any]) -> float | None:
+    """The tempo that was heard, where it was heard with enough certainty to train on."""
+    return facts.get("tempo_bpm") if (facts.get("tempo_confidence") or 0.0) >= LEAST_TEMPO_CONFIDENCE else None
+
+
+def sure_key(facts: Mapping[str, Any]) -> str | None:
+    """The key that was heard, where it was heard with enough certainty to train on."""
+    return facts.get("key") if (facts.get("key_confidence") or 0.0) >= LEAST_KEY_CONFIDENCE else None
+
+
 def heard_caption(facts: Mapping[str, Any]) -> str:
     """Describe a clip.
 
@@ -62,10 +72,10 @@ def heard_caption(facts: Mapping[str, Any]) -> str:
     if instruments:
         style = f"{style or 'music'} with {_listed(instruments)}"
     said = [style]
-    if facts.get("tempo_bpm") and (facts.get("tempo_confidence") or 0.0) >= LEAST_TEMPO_CONFIDENCE:
-        said.append(f"{facts['tempo_bpm']:.0f} BPM")
-    if facts.get("key") and (facts.get("key_confidence") or 0.0) >= LEAST_KEY_CONFIDENCE:
-        said.append(f"in {facts['key']}")
+    if tempo_bpm := sure_tempo_bpm(facts):
+        said.append(f"{tempo_bpm:.0f} BPM")
+    if key := sure_key(facts):
+        said.append(f"in {key}")
     if facts.get("has_vocals") is not None:
         said.append("with vocals" if facts["has_vocals"] else "instrumental")
     return ", ".join(part for part in said if part)

@@ -16,13 +16,21 @@ from typing import Any
 
 import polars as pl
 
-from keeptake.curation.captions import CAPTIONS_VERSION, clip_tempo_bpm, clip_vocal_share, heard_caption, trainer_text
+from keeptake.curation.captions import (
+    CAPTIONS_VERSION,
+    clip_tempo_bpm,
+    clip_vocal_share,
+    heard_caption,
+    sure_key,
+    sure_tempo_bpm,
+    trainer_text,
+)
 from keeptake.curation.policy import Policy
 from keeptake.curation.scrub import SCRUB_VERSION, bare_url, pseudonym, scrub, scrub_values
 from keeptake.curation.segments import Clip, clips, section_starts_s
 from keeptake.errors import ConfigurationError
 
-ROWS_VERSION = f"rows-1+captions-{CAPTIONS_VERSION}+scrub-{SCRUB_VERSION}"
+ROWS_VERSION = f"rows-2+captions-{CAPTIONS_VERSION}+scrub-{SCRUB_VERSION}"
 HASH_DIGITS = 12
 FEWEST_VOCALS = 0.1  # share of a clip: below, a breath of voice does not make it a song
 
@@ -171,7 +179,8 @@ def _of_take(take: Mapping[str, Any], policy: Policy, key: str, scrubbed: Counte
     enhanced = None if enhanced is None else scrub(enhanced, scrubbed)
     return {
         **{name: take[name] for name in ("split", "liked", "rating", "used", "provider", "generation_id", "group_id")},
-        **{name: take[name] for name in ("audio_sha256", "mood", "key", "beats_per_bar", "features_versions")},
+        **{name: take[name] for name in ("audio_sha256", "mood", "beats_per_bar", "features_versions")},
+        "key": sure_key(take),  # trainers read columns and sidecars as they read captions
         **{
             name: _rounded(take[name])
             for name in ("loudness_lufs", "quality_score", "adherence", "claimed_duration_s", "seed_score")
@@ -211,7 +220,7 @@ def _of_clip(
         "start_s": clip.start_s,
         "end_s": round(clip.end_s, 6),
         "duration_s": round(clip.end_s - clip.start_s, 6),
-        "tempo_bpm": _rounded(tempo_bpm),
+        "tempo_bpm": _rounded(sure_tempo_bpm(facts)),
         "has_vocals": has_vocals,
         "instruments": instruments,
         "caption": caption,
