@@ -3,8 +3,9 @@
     python benchmarks/bench_duplicates.py [--data ../shared/data/dev] [--takes 100000]
 
 Accuracy on the labelled audio, decoded and fingerprinted under random names; baseline: code words compared frame by frame with
-neither offset, speed nor rotation. Scale on synthetic chromagrams with planted copies: a tenth of the takes first, then all of
-them, each in a process of its own. Exits with 1 where a floor is missed.
+neither offset, speed nor rotation. Renders of six demos, among them siblings of one prompt that play one progression, each beside
+altered copies; baseline: the same without asking a match to hold together. Scale on synthetic chromagrams with planted copies: a
+tenth of the takes first, then all of them, each in a process of its own. Exits with 1 where a floor is missed.
 """
 
 import argparse
@@ -15,14 +16,20 @@ import resource
 import sys
 import time
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from scipy.signal import butter, sosfilt
 
-from keeptake.audio.fingerprint import BITS, Codes, code_words, differing_bits, rotate
-from keeptake.curation.duplicates import find_duplicates, groups
+from keeptake.audio.fingerprint import BITS, Codes, code_words, differing_bits, fingerprint, rotate
+from keeptake.audio.frontend import mono_mix
+from keeptake.beatmaker import plan_demo, render
+from keeptake.curation import duplicates
+from keeptake.curation.duplicates import MIN_UNBROKEN, find_duplicates, groups
 from keeptake.errors import AudioRefusedError, InvalidAudioError
 from keeptake.fingerprinting import fingerprint_file
+from keeptake.instruments import SAMPLE_RATE_HZ
 
 EASY = ("mp3_96k", "trim_1s", "gain_-6dB", "lowpass_noise")
 FLOORS = {"easy": 0.95, "stretch_3pct": 0.8, "pitch_+1": 0.5}
@@ -181,6 +188,44 @@ def _measure(takes: int, answers: multiprocessing.Queue) -> None:
     answers.put((wall, cpu, memory_gb, recalled, len(planted), together, day_cpu, recognised))
 
 
+def renders(seeds: range = range(1, 7)) -> bool:
+    """Siblings and copies among rendered takes; true where hardly a sibling is called a duplicate and hardly a copy is lost."""
+    planned = [(seed, take) for seed in seeds for take in plan_demo(60, seed=seed) if take.defect not in ("html", "silent")]
+    codes, prompts = {}, {}
+    for seed, take in planned:
+        mono = mono_mix(np.ascontiguousarray(render(take).T, np.float32))
+        for kind, altered in _altered(mono, seed=take.seed):
+            name = f"{seed}/{take.number}/{kind}"
+            codes[name], prompts[name] = fingerprint(altered, SAMPLE_RATE_HZ), f"{seed}/{take.prompt}"
+    counts = {}
+    for unbroken in (MIN_UNBROKEN, 0.0):
+        duplicates.MIN_UNBROKEN = unbroken
+        pairs = [pair for pair in find_duplicates(codes) if pair.relation == "duplicate"]
+        takes = [[name.rsplit("/", 1) for name in (pair.a, pair.b)] for pair in pairs]
+        copies = sum(a[0] == b[0] and "as it is" in (a[1], b[1]) for a, b in takes)
+        plain = [pair for pair, (a, b) in zip(pairs, takes, strict=True) if a[0] != b[0] and a[1] == b[1] == "as it is"]
+        siblings = sum(prompts[pair.a] == prompts[pair.b] for pair in plain)
+        counts[unbroken] = copies, siblings, len(plain) - siblings
+    duplicates.MIN_UNBROKEN = MIN_UNBROKEN
+    altered = len(codes) - len(planned)
+    for unbroken, (copies, siblings, others) in counts.items():
+        print(f"renders, unbroken {unbroken}: {copies}/{altered} copies as duplicates, {siblings} siblings, {others} other takes")
+    (copies, siblings, _), (most_copies, most_siblings, _) = counts.values()
+    return copies >= 0.99 * most_copies and siblings <= 0.2 * most_siblings
+
+
+def _altered(mono: np.ndarray, *, seed: int) -> Iterator[tuple[str, np.ndarray]]:
+    """A take and copies of it: noisy at 10 dB, dull, with another last third, clipped."""
+    rng = np.random.default_rng(seed)
+    level = float(np.std(mono))
+    yield "as it is", mono
+    yield "noisy", mono + np.float32(0.316 * level) * rng.standard_normal(mono.size, dtype=np.float32)
+    yield "dull", sosfilt(butter(6, 3500, fs=SAMPLE_RATE_HZ, output="sos"), mono).astype(np.float32)
+    two_thirds = mono.size * 2 // 3
+    yield "another end", np.concatenate([mono[:two_thirds], mono[two_thirds - 1 : mono.size // 3 - 1 : -1]])
+    yield "clipped", np.clip(mono, -1.2 * level, 1.2 * level)
+
+
 def scale(takes: int) -> bool:
     """Time, memory and correctness at a tenth of the takes and at all of them."""
     per_take = []
@@ -214,6 +259,7 @@ if __name__ == "__main__":
         missed += [] if accuracy(given.data) else ["accuracy"]
     else:
         print(f"no labelled audio at {given.data}: accuracy not measured")
+    missed += [] if renders() else ["renders"]
     missed += [] if scale(given.takes) else ["scale"]
     print("floors missed: " + ", ".join(missed) if missed else "every floor holds")
     sys.exit(bool(missed))

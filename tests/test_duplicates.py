@@ -9,6 +9,7 @@ import pytest
 import soundfile
 
 from keeptake.audio.fingerprint import BITS, code_words, rotate
+from keeptake.beatmaker import plan_demo, write_audio
 from keeptake.curation import duplicates
 from keeptake.curation.duplicates import find_duplicates, groups, tells_enough
 from keeptake.duplicate_files import duplicates_of_files
@@ -63,6 +64,24 @@ def test_what_is_turned_or_faster_must_agree_better_to_be_a_copy(speed, steps, i
     judged = duplicates._judged(differ, duplicates._Alignment(1.0, speed, 0.0, steps), "a", "b", longer=300)
     assert (judged is not None) == is_copy
     assert duplicates._judged(differ * 2 // 3, duplicates._Alignment(1.0, speed, 0.0, steps), "a", "b", longer=300) is not None
+
+
+def relation(*parts):
+    """Of two takes that differ by so much for so many frames, one part after the other."""
+    differ = np.concatenate([np.full(frames, round(error * BITS)) for error, frames in parts])
+    return duplicates._judged(differ, duplicates._Alignment(1.0, 1.0, 0.0, 0), "a", "b", longer=len(differ)).relation
+
+
+def test_what_agrees_here_and_there_has_to_agree_well(monkeypatch):
+    """Siblings of one prompt that play one progression of chords were called duplicates, and all but one left out."""
+    chords = [(0.1, 50), (0.45, 20), (0.1, 80), (0.45, 20), (0.1, 80), (0.45, 20), (0.1, 30)]
+    assert relation(*chords) == "excerpt"
+    assert relation((0.15, 300)) == "duplicate"  # noisy all over
+    assert relation((0.1, 210), (0.45, 90)) == "duplicate"  # noisy, and with another end
+    assert relation(*((0.02 if error == 0.1 else error, frames) for error, frames in chords)) == "duplicate"  # parts done again
+
+    monkeypatch.setattr(duplicates, "MIN_UNBROKEN", 0.0)  # control
+    assert relation(*chords) == "duplicate"
 
 
 def test_sound_that_agrees_by_chance_is_dropped_before_it_is_aligned(monkeypatch):
@@ -251,6 +270,16 @@ def test_labelled_copies_are_found_under_random_names_and_siblings_are_not(dev_d
     assert len(copies) == 63
     assert together == copies
     assert found["not_compared"] == []
+
+
+def test_rendered_siblings_of_one_prompt_are_no_duplicates(tmp_path, monkeypatch):
+    """Six of the 60 takes of the demo were left out as copies of their siblings."""
+    siblings = [take for take in plan_demo(60, seed=1) if take.number in (1, 2, 22, 23, 36, 37, 53, 55)]
+    codes = {take.file_name: fingerprint_file(write_audio(take, tmp_path)) for take in siblings}
+    assert groups(find_duplicates(codes)) == []
+
+    monkeypatch.setattr(duplicates, "MIN_UNBROKEN", 0.0)  # control
+    assert len(groups(find_duplicates(codes))) == 4
 
 
 def test_a_downmix_of_opposite_channels_is_still_heard(signals, tmp_path):

@@ -1,8 +1,8 @@
 """Which takes are copies of each other? Candidates from an index, each verified, then grouped.
 
 A copy may be re-encoded, louder, trimmed, filtered, noisy, up to 4 % faster or slower, and transposed. It is a `duplicate` where
-three fifths of the longer one or more are the same sound in both, an `excerpt` where it is less: a medley holds excerpts of many
-takes and must not make one group of them all.
+three fifths of the longer one or more are the same sound in both, and hold together; an `excerpt` where it is less: a medley
+holds excerpts of many takes and must not make one group of them all.
 
 How: every frame of a fingerprint gives two keys, the least of twelve rotations of the code words here and 0.6 s later, which no
 transposition changes. Takes that share a key are compared around the shared frame, over speeds where that looks alike
@@ -29,7 +29,7 @@ from scipy.sparse.csgraph import connected_components
 
 from keeptake.audio.fingerprint import BINS, BITS, FRAME_S, Codes, differing_bits, rotate
 
-DUPLICATES_VERSION = "aligned-2"
+DUPLICATES_VERSION = "aligned-3"  # 3: what agrees here and there, and not well, is no duplicate
 
 KEY_LAG_FRAMES = 6  # the second half of a key: 3 % of 0.6 s is a fifth of a frame
 NEXT_IN_ROW = 12  # how many neighbours sharing a key each entry is compared with
@@ -52,6 +52,10 @@ MAX_BIT_ERROR = 0.20
 # of chords came to 0.135 and more; 66 labelled pairs of such copies to 0.106 at most.
 MAX_ALTERED_ERROR = 0.13
 PLAIN_SPEED = 0.0075
+# Siblings of one prompt that play one progression agree where their chords do, to 0.059 at best, and differ in between. A copy
+# that is altered all over may agree worse, but without a gap; one that is the same sound in parts agrees better there.
+MIN_UNBROKEN = 0.95  # of the stretch from the first to the last match
+MAX_BROKEN_ERROR = 0.05
 MIN_MATCH_S = 3.0
 MIN_SHARE = 0.6  # two excerpts of one song that repeats itself reached 0.42, labelled copies to 0.96 at least
 ENTRIES_A_PORTION = 1 << 22  # keys, or frames, worked on at a time: what bounds memory at 100,000 takes
@@ -369,11 +373,14 @@ def _judged(differ: NDArray[np.int64], alignment: _Alignment, a: str, b: str, *,
     if bit_error > (MAX_BIT_ERROR if is_plain else MAX_ALTERED_ERROR):
         return None
     share = min(1.0, float(matched.sum()) / longer)
+    at = np.flatnonzero(matched)
+    is_unbroken = len(at) >= MIN_UNBROKEN * np.count_nonzero(differ[at[0] : at[-1] + 1] >= 0)
+    is_same = share >= MIN_SHARE and (is_unbroken or bit_error <= MAX_BROKEN_ERROR)
     quarter_tones = (alignment.steps + BINS // 2) % BINS - BINS // 2
     return DuplicatePair(
         a=a,
         b=b,
-        relation="duplicate" if share >= MIN_SHARE else "excerpt",
+        relation="duplicate" if is_same else "excerpt",
         offset_s=round(alignment.offset * FRAME_S, 2),
         speed=round(alignment.speed, 3),
         rotation=quarter_tones / 2,
