@@ -27,6 +27,7 @@ TAKE_S = 21  # to the nearest two bars
 FORMATS = ("wav", "flac", "mp3", "flac", "wav", "flac", "wav", "flac")  # MP3 costs 15 times FLAC; OGG draws a random serial
 DEFECTS = ("clipped", "off-tempo", "truncated", "silent", "html", "antiphase", "unasked-voice", "too-loud-offset")
 DEFECT_EVERY = 7  # of the takes, so that a demo of 60 shows each of the eight once
+FEWEST_FOR_A_COPY = 20  # takes of a demo that ends with one of them again
 FIRST_CAPTURE = datetime(2026, 1, 5, 9, tzinfo=UTC)
 MODELS = {"suno": "sonic-v5", "udio": "udio-1.5", "musicgen": "facebook/musicgen-medium"}
 
@@ -206,7 +207,7 @@ def make_demo(folder: Path, *, count: int = 60, seed: int = 1) -> Path:
 
 
 def plan_demo(count: int, *, seed: int) -> list[Take]:
-    """Decide on the takes of a demo, the defective ones and the siblings among them.
+    """Decide on the takes of a demo, the defective ones and the siblings among them; the last is an earlier one again.
 
     Raises
     ------
@@ -222,11 +223,17 @@ def plan_demo(count: int, *, seed: int) -> list[Take]:
         genre = genres[index % len(genres)]
         for sibling in range((1, 2, 1, 3)[index % 4]):
             if len(takes) == count:
-                return takes
+                return [*takes[:-1], _again(takes)] if count >= FEWEST_FOR_A_COPY else takes
             if sibling == 0:
                 asked = _ask(genre, rng)
             takes.append(_take(asked, len(takes), rng))
     return takes
+
+
+def _again(takes: list[Take]) -> Take:
+    """In place of the last take: the first sound one in a lossless format, delivered once more as an MP3."""
+    first = next(take for take in takes if take.defect is None and take.format != "mp3")
+    return replace(first, number=takes[-1].number, user=takes[-1].user, feedback=takes[-1].feedback, format="mp3")
 
 
 def _ask(genre: str, rng: np.random.Generator) -> Take:
