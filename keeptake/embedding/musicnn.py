@@ -6,7 +6,8 @@ nor the package's code is used.
 
 Conventions: input is mono float32 at 16 kHz, at the loudness that `audio.frontend.level_for_networks` brings it to: the networks
 hear another sound at another level. A patch is 187 frames of 16 ms (3.0 s). Patches stand end to end; a rest of half a patch or
-more gets one more patch that ends with the audio; audio shorter than a patch is repeated until it fills one.
+more gets one more patch that ends with the audio; audio shorter than a patch is repeated until it fills one. Patches in which
+nothing sounds are passed over: a pause says nothing of the music.
 
 Belongs here: weights, mel front end, patches. Does not: the layers (`musicnn_layers.py`, `musicnn_torch.py`), what tags mean for
 a take (`keeptake/audio`), pooling over a take (`models.py`).
@@ -35,6 +36,7 @@ HOP = 256
 FFT_SIZE = 512
 MEL_BANDS = 96
 PATCH_FRAMES = 187
+LEAST_SOUND = 0.1  # of the loudest patch's mean of compressed bands, about 45 dB below it: what is left of a fade, and pauses
 FRAMES_A_BATCH = 256  # the spectra of ten minutes at once took 180 MB
 INSTALL = "pip install --no-deps musicnn==0.1.0"
 
@@ -133,7 +135,7 @@ def mel_patches(samples: np.ndarray, mel: np.ndarray) -> tuple[np.ndarray, np.nd
     Returns
     -------
     patches : np.ndarray [shape=(patches, 187, 96), float32]
-        log10(1 + 10,000 · mel power).
+        log10(1 + 10,000 · mel power), of those patches that sound.
     starts_s : np.ndarray [shape=(patches,)]
     """
     if samples.ndim != 1 or samples.size == 0:
@@ -153,8 +155,10 @@ def mel_patches(samples: np.ndarray, mel: np.ndarray) -> tuple[np.ndarray, np.nd
     starts = list(range(0, len(compressed) - PATCH_FRAMES + 1, PATCH_FRAMES))
     if 2 * (len(compressed) % PATCH_FRAMES) >= PATCH_FRAMES:
         starts.append(len(compressed) - PATCH_FRAMES)
-    patches = np.stack([compressed[start : start + PATCH_FRAMES] for start in starts])
-    return patches, np.array(starts) * HOP / SAMPLE_RATE_HZ
+    level = np.array([compressed[start : start + PATCH_FRAMES].mean() for start in starts])
+    sounding = np.array(starts)[level >= LEAST_SOUND * level.max()]
+    patches = np.stack([compressed[start : start + PATCH_FRAMES] for start in sounding])
+    return patches, sounding * HOP / SAMPLE_RATE_HZ
 
 
 def _frames(samples: np.ndarray, first: int, count: int) -> np.ndarray:
