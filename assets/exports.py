@@ -1,7 +1,7 @@
 """The published version: Parquet, JSONL, CSV, trainer formats, card, manifest.
 
 The first three write into the folder that `curated_dataset` staged; the last proves it with the trainers' readers and makes it
-visible by one rename. Where nothing is staged, the visible version already says the same, and they say so.
+visible by one rename. Where nothing is staged, since the visible version says the same, they say so.
 """
 
 from collections.abc import Callable, Iterator
@@ -22,7 +22,8 @@ from resources.ledger import LedgerResource
 def _write(policy: str, write: Callable[[Stage], None]) -> dg.MaterializeResult[None]:
     stage = staged(settings().datasets_location, policy)
     if stage is None:
-        return dg.MaterializeResult(metadata={"written": "nothing: the published version already holds these rows"})
+        shown = show_version(policy, datasets_dir=settings().datasets_location)  # says what to do where there is none either
+        return dg.MaterializeResult(metadata={"written": f"nothing: no version is staged beside {shown['version']}"})
     write(stage)
     files = sorted(path.relative_to(stage.folder).as_posix() for path in stage.folder.rglob("*") if path.is_file())
     return dg.MaterializeResult(

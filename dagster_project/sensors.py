@@ -143,7 +143,7 @@ def policies_to_publish(
     return sorted(name for name, count in good.items() if count - asked.get(name, 0) >= after and name not in in_flight)
 
 
-@dg.sensor(job=publish_dataset, minimum_interval_seconds=60, default_status=dg.DefaultSensorStatus.RUNNING)
+@dg.sensor(job=publish_dataset, minimum_interval_seconds=30, default_status=dg.DefaultSensorStatus.RUNNING)
 def enough_new_takes(
     context: dg.SensorEvaluationContext, ledger: LedgerResource, audio_store: AudioStoreResource
 ) -> dg.SensorResult | dg.SkipReason:
