@@ -1,7 +1,7 @@
 """The published version: Parquet, JSONL, CSV, trainer formats, card, manifest.
 
 The first three write into the folder that `curated_dataset` staged; the last proves it with the trainers' readers and makes it
-visible by one rename. Where nothing is staged, since the visible version says the same, they say so.
+visible by one rename. Where nothing is staged, since the visible version says the same, they say that nothing was to be written.
 """
 
 from collections.abc import Callable, Iterator

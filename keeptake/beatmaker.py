@@ -27,7 +27,7 @@ TAKE_S = 21  # to the nearest two bars
 FORMATS = ("wav", "flac", "mp3", "flac", "wav", "flac", "wav", "flac")  # MP3 costs 15 times FLAC; OGG draws a random serial
 DEFECTS = ("clipped", "off-tempo", "truncated", "silent", "html", "antiphase", "unasked-voice", "too-loud-offset")
 DEFECT_EVERY = 7  # of the takes, so that a demo of 60 shows each of the eight once
-FEWEST_FOR_A_COPY = 20  # takes of a demo that ends with one of them again
+FEWEST_FOR_A_COPY = 20  # takes: a smaller demo is for a test, whose takes all differ
 FIRST_CAPTURE = datetime(2026, 1, 5, 9, tzinfo=UTC)
 MODELS = {"suno": "sonic-v5", "udio": "udio-1.5", "musicgen": "facebook/musicgen-medium"}
 
@@ -207,7 +207,7 @@ def make_demo(folder: Path, *, count: int = 60, seed: int = 1) -> Path:
 
 
 def plan_demo(count: int, *, seed: int) -> list[Take]:
-    """Decide on the takes of a demo, the defective ones and the siblings among them; the last is an earlier one again.
+    """Decide on the takes of a demo, the defective ones and the siblings among them; the last of many is an earlier one again.
 
     Raises
     ------

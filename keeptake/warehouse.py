@@ -3,6 +3,7 @@
 Belongs here: snapshots of capture days, reports. Does not: training datasets (`curation/`, `formats/`).
 """
 
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from keeptake.ledger.connection import Ledger
 from keeptake.ledger.overviews import scores, scores_by_provider_and_week, snapshot_of_day, snapshot_states
 
 STATE = "keeptake_state"  # of the takes that a snapshot shows, in its Parquet's metadata
-EMPTY = "0 "
+EMPTY = "0 0 0"
 
 
 def write_snapshot(ledger: Ledger, day: str, folder: Path) -> tuple[Path, pl.DataFrame]:
@@ -22,13 +23,13 @@ def write_snapshot(ledger: Ledger, day: str, folder: Path) -> tuple[Path, pl.Dat
     Returns
     -------
     (Path, pl.DataFrame)
-        The file, and its rows in order of generation id; the same rows give the same bytes.
+        The file, and its rows in order of generation id; the same rows, scored and placed at the same times, give the same bytes.
     """
     state = snapshot_states(ledger, day).get(day, EMPTY)  # before the rows: what moves meanwhile makes the file outdated
     frame = snapshot_of_day(ledger, day)
     path = folder / f"captured_on={day}" / "takes.parquet"
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_suffix(".writing")
+    aside = path.with_suffix(f".{os.getpid()}.writing")  # `keeptake run` may write the day that the daemon writes
     frame.write_parquet(aside, metadata={STATE: state})
     aside.replace(path)
     return path, frame

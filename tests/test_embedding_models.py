@@ -95,6 +95,16 @@ def test_a_pause_does_not_move_the_place(embedder, signals, monkeypatch):
     assert cosine(*embedder.embed([sound, with_pause])) < 0.99
 
 
+@pytest.mark.parametrize("level_db", [0, -30])
+@pytest.mark.parametrize("pitch_hz", [55, 440])
+def test_an_intro_of_one_instrument_is_no_pause(store, signals, pitch_hz, level_db):
+    """Told by how much of the spectrum sounds, a bass alone was passed over as if it were silence."""
+    intro = signals.sine(pitch_hz, 6, RATE_HZ, amplitude=0.3 * 10 ** (level_db / 20))
+    sound = np.concatenate([intro, signals.white_noise(9, RATE_HZ), np.zeros(6 * RATE_HZ, np.float32)])
+    _, starts_s = mel_patches(sound, Musicnn.load(store, "MSD").weights["mel"])
+    assert starts_s.round(1).tolist() == [0.0, 3.0, 6.0, 9.0, 12.0]
+
+
 def test_silence_has_a_place(embedder):
     assert np.isfinite(embedder.embed([np.zeros(4 * RATE_HZ, np.float32)])).all()
 

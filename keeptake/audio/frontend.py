@@ -185,13 +185,13 @@ def level_for_networks(mono: Floats, sample_rate_hz: int) -> Floats:
     Parameters
     ----------
     mono : np.ndarray [shape=(n,), floating]
-        Without an offset; less than a gating block counts as if it went on repeating.
+        Writable, without an offset; less than a gating block counts as if it went on repeating.
     sample_rate_hz : int
 
     Returns
     -------
     np.ndarray
-        The same array.
+        The same array; peaks may lie beyond full scale.
     """
     if is_silent(mono):
         return mono

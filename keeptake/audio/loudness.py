@@ -95,7 +95,7 @@ def loudness_of(mono: np.ndarray, sample_rate_hz: int) -> float | None:
 
     Parameters
     ----------
-    mono : np.ndarray [shape=(n,), float32]
+    mono : np.ndarray [shape=(n,), floating]
     sample_rate_hz : int
 
     Returns

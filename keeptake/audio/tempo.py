@@ -135,9 +135,15 @@ def believe_tempo(envelope: Floats, *, frame_rate_hz: float, onset_rate_hz: floa
 def tempo_candidates(probability: Floats, *, first_bpm: float | None = None) -> list[tuple[float, float]]:
     """List tempi with the probability within `TOLERANCE` of each, likeliest first; together at most 1.
 
-    The peaks that hold at least `LEAST_WEIGHT`, and whatever its weight the half, double, 3:2 and 2:3 of the likeliest within the
-    grid, so that a requested tempo can be compared at every metrical level. A tempo that was found
-    otherwise comes first, however likely.
+    The peaks that hold at least `LEAST_WEIGHT`, and whatever its weight the half, double, 3:2 and 2:3 of the first within the
+    grid, so that a requested tempo can be compared at every metrical level.
+
+    Parameters
+    ----------
+    probability : np.ndarray [shape=(tempi,), sums to 1]
+        Over `TEMPI_BPM`.
+    first_bpm : float, optional
+        A tempo that was found otherwise: it comes first, however likely.
     """
     left = probability.copy()
     reach = int(np.log2(1 + TOLERANCE) * STEPS_AN_OCTAVE)

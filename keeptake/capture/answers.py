@@ -22,7 +22,7 @@ def json_answer(content: Any, *, status: int = 200, headers: dict[str, str] | No
 
 def is_unchanged(request: Request, etag: str) -> bool:
     """Whether the caller has this state already: `If-None-Match` names its tag, weakly or not, or any (RFC 9110, 13.1.2)."""
-    known = [tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")]
+    known = [tag.strip().removeprefix("W/") for tag in ",".join(request.headers.getlist("if-none-match")).split(",")]
     return etag in known or known == ["*"]
 
 

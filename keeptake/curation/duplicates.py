@@ -54,7 +54,7 @@ MAX_ALTERED_ERROR = 0.13
 PLAIN_SPEED = 0.0075
 # Siblings of one prompt that play one progression agree where their chords do, to 0.059 at best, and differ in between. A copy
 # that is altered all over may agree worse, but without a gap; one that is the same sound in parts agrees better there.
-MIN_UNBROKEN = 0.95  # of the stretch from the first to the last match
+MIN_UNBROKEN = 0.95  # of the frames that are compared from the first to the last match
 MAX_BROKEN_ERROR = 0.05
 MIN_MATCH_S = 3.0
 MIN_SHARE = 0.6  # two excerpts of one song that repeats itself reached 0.42, labelled copies to 0.96 at least

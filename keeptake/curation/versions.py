@@ -197,7 +197,7 @@ def _of_take(take: Mapping[str, Any], policy: Policy, key: str, scrubbed: Counte
         "created_at": take["created_at"].isoformat().replace("+00:00", "Z"),
         "parent": take["file_id"],
         "take_duration_s": _rounded(take["duration_s"]),
-        "take_tempo_bpm": _rounded(take["tempo_bpm"]),
+        "take_tempo_bpm": _rounded(sure_tempo_bpm(take)),
         "take_has_vocals": take["has_vocals"],
         "source_sample_rate_hz": take["sample_rate_hz"],
         "source_channels": take["channels"],

@@ -27,7 +27,9 @@ def mono_of_file(path: Path, rate_hz: int) -> np.ndarray:
         if rate_hz == NETWORK_RATE_HZ:  # as the analysis hears it, whose pass over the network may be shared
             return for_networks(whole_mix(audio.blocks(), audio.sample_rate_hz))
         mixes = [mono_mix(block) for block in even_blocks(audio.blocks(), audio.sample_rate_hz)]
-        mono: np.ndarray = soxr.resample(np.concatenate(mixes), audio.sample_rate_hz, rate_hz)
+        mix = np.concatenate(mixes)
+        mix -= mix.mean()
+        mono: np.ndarray = soxr.resample(mix, audio.sample_rate_hz, rate_hz)
         return level_for_networks(mono, rate_hz)
 
 

@@ -24,7 +24,8 @@ from keeptake.embedding.musicnn import SAMPLE_RATE_HZ, Musicnn, MusicnnOutput, m
 from keeptake.errors import ConfigurationError
 from keeptake.model_store import ModelStore
 
-# 2: of the mix that the analysis hears; 3: cepstra, and without the channels that the last layer sums up; 4: at one loudness
+# 2: of the mix that the analysis hears; 3: cepstra, and without the channels that the last layer sums up; 4: at one loudness,
+# and without pauses
 MUSICNN_VERSION = "4"
 LAST_CHANNELS, ALL_CHANNELS = slice(689, 753), 753  # of the last convolution, which holds the sum of those before it
 CEPSTRUM = 40  # of 96: what is above tells pitches apart, a semitone up would be another sound

@@ -36,7 +36,8 @@ HOP = 256
 FFT_SIZE = 512
 MEL_BANDS = 96
 PATCH_FRAMES = 187
-LEAST_SOUND = 0.1  # of the loudest patch's mean of compressed bands, about 45 dB below it: what is left of a fade, and pauses
+LEAST_POWER = 1e-5  # of the loudest frame's: 50 dB below it are pauses, and what is left of a fade
+LEAST_SOUND = 0.1  # of a patch's frames
 FRAMES_A_BATCH = 256  # the spectra of ten minutes at once took 180 MB
 INSTALL = "pip install --no-deps musicnn==0.1.0"
 
@@ -144,19 +145,23 @@ def mel_patches(samples: np.ndarray, mel: np.ndarray) -> tuple[np.ndarray, np.nd
         raise InvalidAudioError("samples hold values that are not finite numbers")
     window = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(FFT_SIZE) / FFT_SIZE)).astype(np.float32)
     compressed = np.empty((1 + samples.size // HOP, len(mel)), np.float32)
+    energy = np.empty(len(compressed), np.float32)
     for start in range(0, len(compressed), FRAMES_A_BATCH):
         frames = _frames(samples, start, min(FRAMES_A_BATCH, len(compressed) - start))
         spectrum = scipy.fft.rfft(frames * window, axis=1)
         # The package rounds the mel power to float16 before the logarithm, where loud bass overflows; float32 is meant.
-        power = (spectrum.real**2 + spectrum.imag**2) @ mel.T
+        bins = spectrum.real**2 + spectrum.imag**2
+        power = bins @ mel.T
+        energy[start : start + len(power)] = bins.sum(axis=1)
         compressed[start : start + len(power)] = np.log10(1 + 10_000 * power)
     if len(compressed) < PATCH_FRAMES:
-        compressed = np.resize(compressed, (PATCH_FRAMES, MEL_BANDS))
+        compressed, energy = np.resize(compressed, (PATCH_FRAMES, MEL_BANDS)), np.resize(energy, PATCH_FRAMES)
     starts = list(range(0, len(compressed) - PATCH_FRAMES + 1, PATCH_FRAMES))
     if 2 * (len(compressed) % PATCH_FRAMES) >= PATCH_FRAMES:
         starts.append(len(compressed) - PATCH_FRAMES)
-    level = np.array([compressed[start : start + PATCH_FRAMES].mean() for start in starts])
-    sounding = np.array(starts)[level >= LEAST_SOUND * level.max()]
+    is_sound = energy >= LEAST_POWER * energy.max()
+    share = np.array([is_sound[start : start + PATCH_FRAMES].mean() for start in starts])
+    sounding = np.array(starts)[share >= min(LEAST_SOUND, share.max())]
     patches = np.stack([compressed[start : start + PATCH_FRAMES] for start in sounding])
     return patches, sounding * HOP / SAMPLE_RATE_HZ
 

@@ -162,6 +162,8 @@ def best_and_worst(ledger: Ledger) -> pl.DataFrame:
 _SHOWN = (
     " FROM generations g JOIN features f ON f.audio_sha256 = g.audio_sha256"
     " LEFT JOIN quality_scores q ON q.generation = g.id AND q.formula = 'v2'"
+    " LEFT JOIN LATERAL (SELECT version, vector, embedded_at FROM embeddings WHERE audio_sha256 = f.audio_sha256"
+    f" AND model = '{DEFAULT_MODEL}' ORDER BY embedded_at DESC LIMIT 1) e ON true WHERE g.erased_at IS NULL"
 )
 
 
@@ -169,20 +171,18 @@ def snapshot_of_day(ledger: Ledger, day: str) -> pl.DataFrame:
     """Features, scores and the embedding of a day's takes, without anything personal: no user, prompt or free text."""
     return ledger.arrow(
         "SELECT g.generation_id, g.provider, g.model_used, g.captured_on, g.quality_score, q.total AS quality_v2, f.*,"
-        f" e.version AS vector_version, e.vector{_SHOWN}"
-        " LEFT JOIN LATERAL (SELECT version, vector FROM embeddings WHERE audio_sha256 = f.audio_sha256"
-        f" AND model = '{DEFAULT_MODEL}' ORDER BY embedded_at DESC LIMIT 1) e ON true"
-        f" WHERE g.captured_on = {_date(day)} AND g.erased_at IS NULL ORDER BY g.generation_id"
+        f" e.version AS vector_version, e.vector{_SHOWN} AND g.captured_on = {_date(day)} ORDER BY g.generation_id"
     )
 
 
 def snapshot_states(ledger: Ledger, day: str | None = None) -> dict[str, str]:
-    """What moves a day's snapshot, as a text a day: how many takes it shows, and when the last of them was scored."""
+    """What moves a day's snapshot, as a text a day: how many takes it shows, and the sums of when they were scored and placed.
+
+    Sums, since of two passes the later one may be committed first: a maximum would not see the other.
+    """
     asked = f" AND g.captured_on = {_date(day)}" if day else ""
-    states = ledger.arrow(
-        "SELECT g.captured_on::text AS day, count(*) || ' ' || coalesce(extract(epoch FROM max(q.scored_at))::text, '') AS state"
-        f"{_SHOWN} WHERE g.erased_at IS NULL{asked} GROUP BY 1"
-    )
+    moved = " || ' ' || ".join(f"coalesce(sum(extract(epoch FROM {at})), 0)" for at in ("q.scored_at", "e.embedded_at"))
+    states = ledger.arrow(f"SELECT g.captured_on::text AS day, count(*) || ' ' || {moved} AS state{_SHOWN}{asked} GROUP BY 1")
     return dict(states.iter_rows())
 
 
