@@ -3,7 +3,7 @@
 import dagster as dg
 
 from assets import report
-from assets.partitions import policy_names
+from assets.partitions import policies
 from keeptake.curation.policy import load_policy
 from keeptake.curation.publish import stage_version
 from keeptake.formats.card import pictures
@@ -13,7 +13,7 @@ from keeptake.settings import settings
 from resources.audio_store import AudioStoreResource
 from resources.ledger import LedgerResource
 
-by_policy = dg.StaticPartitionsDefinition(policy_names())
+by_policy = dg.StaticPartitionsDefinition(policies())
 
 
 @dg.asset(

@@ -1,13 +1,22 @@
 """How the graph is cut: takes by the day of their capture, datasets by their policy."""
 
+from collections.abc import Iterable
+
 import dagster as dg
 
+from keeptake.curation.policy import policy_names
 from keeptake.settings import settings
 
 # The UTC day on which the ledger accepted a record: nothing can arrive late. Never a partition a generation.
 capture_day = dg.DailyPartitionsDefinition(start_date="2025-01-01", timezone="UTC", end_offset=1)
 
 
-def policy_names() -> list[str]:
+def known_days(days: Iterable[str]) -> list[str]:
+    """Those that are capture days, in their order: a folder of anybody's may have any name."""
+    known = set(capture_day.get_partition_keys())
+    return [day for day in days if day in known]
+
+
+def policies() -> list[str]:
     """Names of the policies: a TOML file each in the policies' folder."""
-    return sorted(path.stem for path in settings().policies_dir.glob("*.toml"))
+    return policy_names(settings().policies_dir)

@@ -23,7 +23,7 @@ from assets.fingerprints import fingerprints, near_duplicates
 from assets.prompt_adherence import prompt_adherence
 from assets.quality_scores import quality_scores, score_report
 from assets.raw_generations import raw_generations
-from dagster_project import failures, jobs, old_runs, retries, sensors
+from dagster_project import failures, jobs, lost_runs, old_runs, retries, sensors
 from resources.audio_store import AudioStoreResource
 from resources.compute import ComputeResource
 from resources.ledger import LedgerResource
@@ -81,13 +81,14 @@ def build_definitions(*, resources: Mapping[str, Any] | None = None) -> dg.Defin
             retries.retry_audio,
             old_runs.forget_old_runs,
         ],
-        schedules=[jobs.nightly_snapshots, jobs.monthly_export, jobs.weekly_score_report, old_runs.weekly_purge],
+        schedules=[sensors.nightly_snapshots, jobs.monthly_export, jobs.weekly_score_report, old_runs.weekly_purge],
         sensors=[
             sensors.arrivals,
             sensors.feedback_moved,
             sensors.outdated_places,
             sensors.enough_new_takes,
             failures.run_failures,
+            lost_runs.lost_runs,
             failures.missing_metadata,
         ],
         resources={**default_resources(), **(resources or {})},

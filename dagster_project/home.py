@@ -4,12 +4,13 @@ Belongs here: what every command does before its own work. Does not: the command
 (`launcher.py`).
 """
 
+import json
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from keeptake.curation.policy import policy_names
 from keeptake.ledger.connection import Ledger, driver_url
 from keeptake.ledger.migrate import DAGSTER_SCHEMA, migrate
 from keeptake.ledger.server import ledger_url
@@ -22,11 +23,19 @@ def dagster_url(url: str) -> str:
     return own.render_as_string(hide_password=False)
 
 
-def write_instance(home: Path) -> Path:
-    """Put the instance's configuration into HOME/dagster and return that folder."""
+def write_instance(home: Path, policies_dir: Path) -> Path:
+    """Put the instance's configuration into HOME/dagster and return that folder.
+
+    Runs of one dataset take turns: two at once would claim one folder, and one of them would fail. Runs of a day need none: each
+    stage waits for the claim of another.
+    """
     folder = home.resolve() / "dagster"
     folder.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(Path(__file__).parent / "instance" / "dagster.yaml", folder / "dagster.yaml")
+    turns = [{"key": "dagster/partition", "value": policy, "limit": 1} for policy in policy_names(policies_dir)]
+    template = (Path(__file__).parent / "instance" / "dagster.yaml").read_text()
+    aside = folder / f"dagster.{os.getpid()}.writing"
+    aside.write_text(template.replace("TURNS", json.dumps(turns)))
+    aside.replace(folder / "dagster.yaml")
     return folder
 
 
@@ -38,7 +47,7 @@ def open_home() -> Iterator[Ledger]:
     with ledger_url(chosen) as url:
         os.environ["KEEPTAKE_DATABASE_URL"] = url
         os.environ["KEEPTAKE_DAGSTER_URL"] = dagster_url(url)
-        os.environ["DAGSTER_HOME"] = str(write_instance(chosen.home))
+        os.environ["DAGSTER_HOME"] = str(write_instance(chosen.home, chosen.policies_dir))
         settings.cache_clear()
         ledger = Ledger(url)
         try:

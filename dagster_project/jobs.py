@@ -2,10 +2,7 @@
 
 import dagster as dg
 
-from assets.partitions import policy_names
-from keeptake.settings import settings
-from keeptake.warehouse import outdated_snapshots
-from resources.ledger import LedgerResource
+from assets.partitions import policies
 
 take_to_score = dg.define_asset_job(
     "take_to_score",
@@ -56,13 +53,7 @@ rescore = dg.define_asset_job(
 @dg.schedule(job=publish_dataset, cron_schedule="0 3 1 * *", default_status=dg.DefaultScheduleStatus.RUNNING)
 def monthly_export(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest]:
     """Publish every policy's dataset on the first of the month."""
-    return [dg.RunRequest(partition_key=policy) for policy in policy_names()]
-
-
-@dg.schedule(job=renew_snapshots, cron_schedule="0 2 * * *", default_status=dg.DefaultScheduleStatus.RUNNING)
-def nightly_snapshots(ledger: LedgerResource) -> list[dg.RunRequest]:
-    """Renew the snapshots of days whose takes were scored anew or erased: feedback reaches takes of any day, all day long."""
-    return [dg.RunRequest(partition_key=day) for day in outdated_snapshots(ledger.get(), settings().snapshots_location)]
+    return [dg.RunRequest(partition_key=policy) for policy in policies()]
 
 
 @dg.schedule(job=score_report_job, cron_schedule="0 4 * * 1", default_status=dg.DefaultScheduleStatus.RUNNING)

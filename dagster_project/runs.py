@@ -7,6 +7,7 @@ from typing import Any
 
 import dagster as dg
 
+from assets.partitions import known_days
 from dagster_project.definitions import defs
 from dagster_project.failures import Failure, failure_of
 from dagster_project.jobs import place_anew, publish_dataset, renew_snapshots, rescore, take_to_score
@@ -84,7 +85,7 @@ def run_pending(ledger: Ledger) -> dict[str, Any]:
         done["embedded"] += _count(execute(place_anew.name, partition_key=day), "embeddings", "embedded")
     if count_lagging(ledger):
         done["scored"] += _count(execute(rescore.name), "quality_scores", "scored")
-    for day in outdated_snapshots(ledger, settings().snapshots_location):
+    for day in known_days(outdated_snapshots(ledger, settings().snapshots_location)):
         execute(renew_snapshots.name, partition_key=day)
     after = status(ledger)
     failed = {reason: n - before["audio_reasons"].get(reason, 0) for reason, n in after["audio_reasons"].items()}

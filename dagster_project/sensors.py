@@ -11,7 +11,8 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
-from dagster_project.jobs import place_anew, publish_dataset, rescore, take_to_score
+from assets.partitions import known_days
+from dagster_project.jobs import place_anew, publish_dataset, renew_snapshots, rescore, take_to_score
 from keeptake.curation.policy import load_policies
 from keeptake.embedding import DEFAULT_MODEL
 from keeptake.embedding.models import version_of
@@ -21,6 +22,7 @@ from keeptake.ledger.status import good_takes, pending_by_day
 from keeptake.ledger.vectors import outdated_by_day
 from keeptake.settings import settings
 from keeptake.sources.pull import has_news, today
+from keeptake.warehouse import outdated_snapshots
 from resources.audio_store import AudioStoreResource
 from resources.ledger import LedgerResource
 
@@ -121,6 +123,17 @@ def outdated_places(context: dg.SensorEvaluationContext, ledger: LedgerResource)
     if not days:
         return dg.SkipReason("every take is placed by the present version, or a run is at it")
     return dg.SensorResult(run_requests=[dg.RunRequest(partition_key=day) for day in days])
+
+
+@dg.schedule(job=renew_snapshots, cron_schedule="0 2 * * *", default_status=dg.DefaultScheduleStatus.RUNNING)
+def nightly_snapshots(context: dg.ScheduleEvaluationContext, ledger: LedgerResource) -> list[dg.RunRequest]:
+    """Renew the snapshots of days whose takes were scored anew or erased: feedback reaches takes of any day, all day long.
+
+    Behind everything else, since it may be every day that there is.
+    """
+    busy = partitions_in_flight(context.instance, renew_snapshots.name)
+    outdated = known_days(outdated_snapshots(ledger.get(), settings().snapshots_location))
+    return [dg.RunRequest(partition_key=day, tags={"dagster/priority": "-1"}) for day in outdated if day not in busy]
 
 
 def read_asked(cursor: str | None) -> dict[str, int]:

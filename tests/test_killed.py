@@ -13,13 +13,17 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import dagster as dg
 import psutil
 import pytest
 import soundfile
 import sqlalchemy as sa
 
+from dagster_project.home import dagster_url
+from dagster_project.lost_runs import lost_runs
 from keeptake.ledger.connection import Ledger
 from keeptake.ledger.server import embedded_server
+from resources.ledger import LedgerResource, claim_of
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -88,7 +92,36 @@ def takes(tmp_path, signals) -> Path:
     return folder
 
 
-def test_a_run_killed_again_and_again_ends_where_an_undisturbed_one_does(tmp_path, takes):
+def see_lost_runs_ended(instance: dg.DagsterInstance, url: str) -> None:
+    """What was killed counts as at work for ever, and its day was asked for no more: at the second look it has failed.
+
+    One that holds its claim is alive, and left alone.
+    """
+
+    def started() -> set[str]:
+        return {run.run_id for run in instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]))}
+
+    def look(cursor: str | None) -> str | None:
+        context = dg.build_sensor_context(instance=instance, resources={"ledger": LedgerResource(url=url)}, cursor=cursor)
+        with context:
+            lost_runs(context)
+            return context.cursor
+
+    left = started()
+    assert len(left) == 3
+    ledger, alive = Ledger(url), min(left)
+    with ledger.claim(claim_of(alive)):
+        cursor = look(None)
+        assert started() == left
+        look(cursor)
+        assert started() == {alive}
+    look(look(None))
+    assert started() == set()
+    assert {instance.get_run_by_id(run_id).status for run_id in left} == {dg.DagsterRunStatus.FAILURE}
+    ledger.dispose()
+
+
+def test_a_run_killed_again_and_again_ends_where_an_undisturbed_one_does(tmp_path, takes, monkeypatch):
     calm, disturbed = tmp_path / "calm", tmp_path / "disturbed"
     for home in (calm, disturbed):
         keeptake(home, "import", str(takes), "--json")
@@ -100,6 +133,9 @@ def test_a_run_killed_again_and_again_ends_where_an_undisturbed_one_does(tmp_pat
         for least in (1, 6, 12):
             killed(disturbed, "run", when=lambda least=least: counted(ledger, "SELECT count(*) FROM features") >= least)
         committed = counted(ledger, "SELECT count(*) FROM features")
+        monkeypatch.setenv("KEEPTAKE_DAGSTER_URL", dagster_url(url))
+        with dg.DagsterInstance.from_config(str(disturbed / "dagster")) as instance:
+            see_lost_runs_ended(instance, url)
         ledger.dispose()
         [rest] = keeptake(disturbed, "run", "--json")
     assert 12 <= committed < 20

@@ -42,7 +42,7 @@ def are_numbers():
 def instance(ledger, tmp_path, monkeypatch):
     """An instance as every home has it, its tables in the throw-away database."""
     monkeypatch.setenv("KEEPTAKE_DAGSTER_URL", dagster_url(ledger.url))
-    folder = write_instance(tmp_path)
+    folder = write_instance(tmp_path, Path("policies"))
     monkeypatch.setenv("DAGSTER_HOME", str(folder))
     with dg.DagsterInstance.get() as found:
         yield found

@@ -119,6 +119,15 @@ class Ledger:
             finally:
                 connection.execute(sa.text("SELECT pg_advisory_unlock(:space, hashtext(:what))"), lock)
 
+    def is_claimed(self, what: str) -> bool:
+        """Whether a session holds a name: a claim of our own counts as well."""
+        with self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            lock: Mapping[str, Any] = {"space": CLAIM_NAMESPACE, "what": what}
+            if not _locked(connection, lock, wait_s=0.0):
+                return True
+            connection.execute(sa.text("SELECT pg_advisory_unlock(:space, hashtext(:what))"), lock)
+        return False
+
     def dispose(self) -> None:
         """Close the pooled connections."""
         if "engine" in self.__dict__:

@@ -1,0 +1,46 @@
+"""Runs whose process is gone: killed, or down with the machine. Dagster calls them started for ever; their day waits for them.
+
+Dagster watches the workers of a cluster, not processes of its own code server, and nobody watches those of the command line. A
+run holds a claim in the ledger while its process lives (`resources/ledger.py`); one that held it and does not any more is ended
+as failed, so that it is tried again and what waits for it goes on.
+
+Belongs here: ending them. Does not: retries, which Dagster's daemon does by `instance/dagster.yaml`.
+"""
+
+import json
+
+import dagster as dg
+
+from resources.ledger import CLAIMED_TAG, LedgerResource, claim_of
+
+GONE = "its process is gone: killed, or down with the machine. What it had committed stays; the rest is done by the next run."
+
+
+def lost(instance: dg.DagsterInstance, ledger: LedgerResource, seen: list[str]) -> tuple[list[str], list[str]]:
+    """Started runs that do not hold their claim.
+
+    Parameters
+    ----------
+    seen : list of str
+        Those of the last look: a run lets go of its claim a moment before it is called ended.
+
+    Returns
+    -------
+    (lost, unclaimed)
+        Ids of the runs that were seen twice, and of all that were seen now.
+    """
+    started = instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED], tags={CLAIMED_TAG: "true"}))
+    unclaimed = sorted(run.run_id for run in started if not ledger.get().is_claimed(claim_of(run.run_id)))
+    return [run_id for run_id in unclaimed if run_id in seen], unclaimed
+
+
+@dg.sensor(minimum_interval_seconds=30, default_status=dg.DefaultSensorStatus.RUNNING)
+def lost_runs(context: dg.SensorEvaluationContext, ledger: LedgerResource) -> dg.SkipReason:
+    """End the runs whose process is gone, at the second look."""
+    ended, unclaimed = lost(context.instance, ledger, json.loads(context.cursor or "[]"))
+    for run_id in ended:
+        run = context.instance.get_run_by_id(run_id)
+        if run is not None and run.status == dg.DagsterRunStatus.STARTED:
+            context.instance.report_run_failed(run, GONE)
+    context.update_cursor(json.dumps(unclaimed))
+    return dg.SkipReason(f"{len(ended)} runs without a process were ended, {len(unclaimed) - len(ended)} will be looked at again")
