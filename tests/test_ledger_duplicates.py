@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from keeptake.audio.fingerprint import FINGERPRINT_VERSION, code_words, rotate
 from keeptake.audio_store import AudioStore
 from keeptake.compute import Pool
+from keeptake.curation.duplicates import DUPLICATES_VERSION
 from keeptake.errors import BusyError
 from keeptake.fingerprinting import fingerprint_day, prepare_fingerprinting
 from keeptake.ledger import duplicates
@@ -112,10 +113,26 @@ def test_new_takes_meet_every_stored_one_whatever_the_portions(ledger, monkeypat
 def test_control_takes_marked_as_compared_unseen_are_missed(ledger):
     fill(ledger, {1: take(1), 2: take(1)})
     with ledger.begin() as connection:
-        connection.execute(sa.update(fingerprints).values(compared_at=sa.func.now()))
+        connection.execute(sa.update(fingerprints).values(compared_by=DUPLICATES_VERSION))
 
     assert compare_new(ledger) == (0, 0, 0)
     assert found_pairs(ledger) == {}
+
+
+def test_new_rules_compare_everything_again(ledger, monkeypatch):
+    """After an upgrade the pairs of the older rules stayed: curation left takes out by them, and the UI showed none."""
+    fill(ledger, {1: take(1), 2: take(1), 3: take(3)})
+    with monkeypatch.context() as older:
+        older.setattr(duplicates, "DUPLICATES_VERSION", "older")
+        older.setattr(duplicates, "PAIRS_VERSION", "older pairs")
+        assert compare_new(ledger) == (3, 1, 0)
+        assert compare_new(ledger) == (0, 0, 0)
+    assert duplicate_groups(ledger) == []
+
+    assert compare_new(ledger) == (3, 1, 0)
+    assert [group.members for group in duplicate_groups(ledger)] == [(name(1), name(2))]
+    with ledger.begin() as connection:
+        assert connection.scalars(sa.select(duplicate_pairs.c.version)).all() == [PAIRS_VERSION]
 
 
 def test_a_comparison_killed_before_its_commit_is_repeated(ledger, monkeypatch):

@@ -54,7 +54,7 @@ _PENDING = """
 """
 _PAGE = """
     SELECT audio_sha256, fingerprint FROM fingerprints
-    WHERE version = :version AND audio_sha256 > :after AND (compared_at IS NULL) = :is_new
+    WHERE version = :version AND audio_sha256 > :after AND (compared_by IS DISTINCT FROM :rules) = :is_new
     ORDER BY audio_sha256 LIMIT :most
 """
 _VECTORS = """
@@ -66,7 +66,7 @@ _VECTORS = """
 _FORGET = """
     DELETE FROM duplicate_pairs d USING fingerprints a, fingerprints b
     WHERE d.version <> :pairs AND a.audio_sha256 = d.first_sha256 AND b.audio_sha256 = d.second_sha256
-      AND a.version = :version AND b.version = :version AND a.compared_at IS NOT NULL AND b.compared_at IS NOT NULL
+      AND a.version = :version AND b.version = :version AND a.compared_by = :rules AND b.compared_by = :rules
 """
 
 
@@ -86,7 +86,7 @@ def save_fingerprints(connection: sa.Connection, made: Sequence[Fingerprinted]) 
             "fingerprint": file.codes.astype("<u8").tobytes(),
             "shape": [len(file.codes)],
             "dtype": "<u8",
-            "compared_at": None,
+            "compared_by": None,
         }
         for file in made
     ]
@@ -94,7 +94,7 @@ def save_fingerprints(connection: sa.Connection, made: Sequence[Fingerprinted]) 
 
 
 def compare_new(ledger: Ledger, *, model: str | None = None) -> CompareReport:
-    """Hold every fingerprint that was not compared yet against all others, and store what was found.
+    """Hold every fingerprint that was not compared yet, or by older rules, against all others, and store what was found.
 
     New ones are taken in portions, each its own commit: a killed comparison repeats one portion and nothing else.
 
@@ -169,7 +169,13 @@ def _pairs_of(ledger: Ledger, new: Mapping[str, Codes]) -> Iterator[DuplicatePai
 
 
 def _page(ledger: Ledger, *, after: str, is_new: bool) -> dict[str, Codes]:
-    values = {"version": FINGERPRINT_VERSION, "after": after, "is_new": is_new, "most": PORTION_TAKES}
+    values = {
+        "version": FINGERPRINT_VERSION,
+        "rules": DUPLICATES_VERSION,
+        "after": after,
+        "is_new": is_new,
+        "most": PORTION_TAKES,
+    }
     with ledger.begin() as connection:
         rows = connection.execute(sa.text(_PAGE), values).all()
     return {sha256: np.frombuffer(stored, "<u8").astype(np.uint64) for sha256, stored in rows}
@@ -191,6 +197,8 @@ def _store(ledger: Ledger, compared: Sequence[str], pairs: Sequence[DuplicatePai
     with ledger.begin() as connection:
         upsert(connection, duplicate_pairs, rows, conflict=("first_sha256", "second_sha256", "version"))
         connection.execute(
-            sa.text("UPDATE fingerprints SET compared_at = now() WHERE audio_sha256 = ANY(:files)"), {"files": list(compared)}
+            sa.text("UPDATE fingerprints SET compared_by = :rules WHERE audio_sha256 = ANY(:files)"),
+            {"rules": DUPLICATES_VERSION, "files": list(compared)},
         )
-        connection.execute(sa.text(_FORGET), {"pairs": PAIRS_VERSION, "version": FINGERPRINT_VERSION})
+        values = {"pairs": PAIRS_VERSION, "version": FINGERPRINT_VERSION, "rules": DUPLICATES_VERSION}
+        connection.execute(sa.text(_FORGET), values)

@@ -338,7 +338,7 @@ fingerprints = sa.Table(
     sa.Column("fingerprint", sa.LargeBinary, nullable=False, comment="packed bits"),
     sa.Column("shape", ARRAY(sa.Integer), nullable=False, comment="of the unpacked array"),
     sa.Column("dtype", sa.Text, nullable=False, comment="of the array"),
-    sa.Column("compared_at", Timestamp, comment="null: not yet held against the others"),
+    sa.Column("compared_by", sa.Text, comment="rules by which it was held against the others; null: not yet"),
 )
 
 duplicate_pairs = sa.Table(
