@@ -73,7 +73,7 @@ class Frontend:
     @property
     def is_silent(self) -> bool:
         """Whether the mix stays below `SILENT_PEAK`."""
-        return is_silent(self.mono)
+        return peak(self.mono) < SILENT_PEAK
 
 
 def even_blocks(blocks: Iterable[Floats], sample_rate_hz: int) -> Iterator[Floats]:
@@ -171,9 +171,9 @@ def for_networks(mono: Floats) -> Floats:
     return level_for_networks(take.samples(), NETWORK_RATE_HZ)
 
 
-def is_silent(mono: Floats) -> bool:
-    """Whether a mix, shape (n,), stays below `SILENT_PEAK`."""
-    return mono.size == 0 or max(float(mono.max()), -float(mono.min())) < SILENT_PEAK
+def peak(mono: Floats) -> float:
+    """Highest magnitude of a mix, shape (n,); without a copy of it, as its absolute values would be."""
+    return max(float(mono.max()), -float(mono.min())) if mono.size else 0.0
 
 
 def level_for_networks(mono: Floats, sample_rate_hz: int) -> Floats:
@@ -193,9 +193,9 @@ def level_for_networks(mono: Floats, sample_rate_hz: int) -> Floats:
     np.ndarray
         The same array; peaks may lie beyond full scale.
     """
-    if is_silent(mono):
+    if (highest := peak(mono)) < SILENT_PEAK:
         return mono
-    mono /= max(mono.max(), -mono.min())  # the standard's absolute gate is for pauses, not for takes that are faint throughout
+    mono /= highest  # the standard's absolute gate is for pauses, not for takes that are faint throughout
     least = math.ceil(SHORTEST_S * sample_rate_hz)
     loudness_lufs = loudness_of(mono if mono.size >= least else np.resize(mono, least), sample_rate_hz)
     if loudness_lufs is not None:

@@ -373,9 +373,7 @@ def _judged(differ: NDArray[np.int64], alignment: _Alignment, a: str, b: str, *,
     if bit_error > (MAX_BIT_ERROR if is_plain else MAX_ALTERED_ERROR):
         return None
     share = min(1.0, float(matched.sum()) / longer)
-    at = np.flatnonzero(matched)
-    is_unbroken = len(at) >= MIN_UNBROKEN * np.count_nonzero(differ[at[0] : at[-1] + 1] >= 0)
-    is_same = share >= MIN_SHARE and (is_unbroken or bit_error <= MAX_BROKEN_ERROR)
+    is_same = share >= MIN_SHARE and (bit_error <= MAX_BROKEN_ERROR or _is_unbroken(differ, matched))
     quarter_tones = (alignment.steps + BINS // 2) % BINS - BINS // 2
     return DuplicatePair(
         a=a,
@@ -389,6 +387,12 @@ def _judged(differ: NDArray[np.int64], alignment: _Alignment, a: str, b: str, *,
         share=round(share, 3),
         cosine=None,
     )
+
+
+def _is_unbroken(differ: NDArray[np.int64], matched: NDArray[np.bool_]) -> bool:
+    """Whether hardly a frame that is compared between the first and the last match is none."""
+    at = np.flatnonzero(matched)
+    return bool(len(at) >= MIN_UNBROKEN * np.count_nonzero(differ[at[0] : at[-1] + 1] >= 0))
 
 
 def _telling(codes: Codes) -> int:
