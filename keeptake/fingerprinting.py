@@ -78,8 +78,9 @@ def fingerprint_file(path: Path) -> np.ndarray:
         If samples are not finite.
     """
     from keeptake.audio.fingerprint import fingerprint
-    from keeptake.audio.frontend import mono_mix
-    from keeptake.custody.decode import decode
+    from keeptake.audio.frontend import SAMPLE_RATE_HZ, whole_mix
+    from keeptake.custody.decode import open_audio
 
-    samples, sample_rate_hz = decode(path)
-    return fingerprint(mono_mix(samples), sample_rate_hz)
+    with open_audio(path) as audio:
+        mono = whole_mix(audio.blocks(), audio.sample_rate_hz)
+    return fingerprint(mono, SAMPLE_RATE_HZ)

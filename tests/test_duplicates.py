@@ -3,6 +3,7 @@
 import itertools
 import json
 import shutil
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from keeptake.audio.fingerprint import BITS, code_words, rotate
 from keeptake.beatmaker import plan_demo, write_audio
 from keeptake.curation import duplicates
 from keeptake.curation.duplicates import find_duplicates, groups, tells_enough
+from keeptake.custody.decode import decode
 from keeptake.duplicate_files import duplicates_of_files
 from keeptake.errors import ConfigurationError
 from keeptake.fingerprinting import fingerprint_file
@@ -286,3 +288,23 @@ def test_a_downmix_of_opposite_channels_is_still_heard(signals, tmp_path):
     beat = signals.drum_beat(120, 8.0, 22_050)
     soundfile.write(tmp_path / "opposite.wav", np.stack([beat, -beat], axis=1), 22_050)
     assert tells_enough(fingerprint_file(tmp_path / "opposite.wav"))
+
+
+def test_a_long_take_of_many_channels_is_never_in_memory_as_a_whole(tmp_path):
+    """Half an hour of stereo asked for 1.4 GB at once: more than a worker may take, and the take was then a copy of nothing."""
+    path, rate_hz, channels = tmp_path / "wide.wav", 48_000, 8
+    noise = np.random.default_rng(3).uniform(-0.5, 0.5, (rate_hz, channels)).astype(np.float32)
+    with soundfile.SoundFile(path, "w", rate_hz, channels) as file:
+        for _ in range(60):
+            file.write(noise)
+
+    def highest_mb(read):
+        tracemalloc.start()
+        read(path)
+        highest = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return highest / 2**20
+
+    fingerprint_file(path)  # what is made once and kept
+    assert highest_mb(fingerprint_file) < 40
+    assert highest_mb(decode) > 80  # control: the samples alone
