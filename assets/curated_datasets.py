@@ -3,7 +3,7 @@
 import dagster as dg
 
 from assets import report
-from assets.partitions import policies
+from assets.partitions import by_policy
 from keeptake.curation.policy import load_policy
 from keeptake.curation.publish import stage_version
 from keeptake.formats.card import pictures
@@ -12,8 +12,6 @@ from keeptake.progress import to_log
 from keeptake.settings import settings
 from resources.audio_store import AudioStoreResource
 from resources.ledger import LedgerResource
-
-by_policy = dg.StaticPartitionsDefinition(policies())
 
 
 @dg.asset(

@@ -10,7 +10,7 @@ import dagster as dg
 import polars as pl
 
 from assets import report
-from assets.curated_datasets import by_policy
+from assets.partitions import by_policy
 from keeptake.curation.building import Stage, staged, write_csv, write_jsonl, write_parquet
 from keeptake.curation.publish import LEAKS, READERS, publish_staged
 from keeptake.datasets import show_version

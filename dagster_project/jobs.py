@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from assets.partitions import policies
+from assets.partitions import known_policies, policies
 
 take_to_score = dg.define_asset_job(
     "take_to_score",
@@ -50,10 +50,18 @@ rescore = dg.define_asset_job(
 )
 
 
+def tick_key(context: dg.ScheduleEvaluationContext, partition: str) -> str:
+    """Key of a run that a schedule asks for; it tells ticks apart, since Dagster starts a key once and never again.
+
+    With several requests a tick it is not a choice: Dagster refuses those without.
+    """
+    return f"{context.scheduled_execution_time:%Y-%m-%dT%H:%M} {partition}"
+
+
 @dg.schedule(job=publish_dataset, cron_schedule="0 3 1 * *", default_status=dg.DefaultScheduleStatus.RUNNING)
 def monthly_export(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest]:
     """Publish every policy's dataset on the first of the month."""
-    return [dg.RunRequest(partition_key=policy) for policy in policies()]
+    return [dg.RunRequest(run_key=tick_key(context, policy), partition_key=policy) for policy in known_policies(policies())]
 
 
 @dg.schedule(job=score_report_job, cron_schedule="0 4 * * 1", default_status=dg.DefaultScheduleStatus.RUNNING)

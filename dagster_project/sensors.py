@@ -11,8 +11,8 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
-from assets.partitions import known_days
-from dagster_project.jobs import place_anew, publish_dataset, renew_snapshots, rescore, take_to_score
+from assets.partitions import known_days, known_policies
+from dagster_project.jobs import place_anew, publish_dataset, renew_snapshots, rescore, take_to_score, tick_key
 from keeptake.curation.policy import load_policies
 from keeptake.embedding import DEFAULT_MODEL
 from keeptake.embedding.models import version_of
@@ -133,7 +133,11 @@ def nightly_snapshots(context: dg.ScheduleEvaluationContext, ledger: LedgerResou
     """
     busy = partitions_in_flight(context.instance, renew_snapshots.name)
     outdated = known_days(outdated_snapshots(ledger.get(), settings().snapshots_location))
-    return [dg.RunRequest(partition_key=day, tags={"dagster/priority": "-1"}) for day in outdated if day not in busy]
+    return [
+        dg.RunRequest(run_key=tick_key(context, day), partition_key=day, tags={"dagster/priority": "-1"})
+        for day in outdated
+        if day not in busy
+    ]
 
 
 def read_asked(cursor: str | None) -> dict[str, int]:
@@ -164,7 +168,14 @@ def enough_new_takes(
     policies, unreadable = load_policies(settings().policies_dir)
     for refusal in unreadable.values():
         context.log.warning(refusal)
-    good = {policy.name: good_takes(ledger.get(), policy.select.formula, policy.select.min_score) for policy in policies}
+    known = known_policies(policy.name for policy in policies)
+    good = {
+        policy.name: good_takes(ledger.get(), policy.select.formula, policy.select.min_score)
+        for policy in policies
+        if policy.name in known
+    }
+    if late := sorted({policy.name for policy in policies} - set(known)):
+        context.log.warning(f"added while this was running: {', '.join(late)}; restart `keeptake up` to have versions made")
     asked = read_asked(context.cursor)
     in_flight = partitions_in_flight(context.instance, publish_dataset.name)
     names = policies_to_publish(good, asked, in_flight, after=settings().publish_after_rows)

@@ -34,6 +34,12 @@ description = "Everything that was heard: a policy that a few takes satisfy."
 [select]
 min_score = 0.0
 """
+SECOND_POLICY = "nothing-is-that-good"  # so that there is more than one, and the gate still asks for one
+_SECOND_POLICY = """
+description = "Only what nobody could like better."
+[select]
+min_score = 1.0
+"""
 # The UI's dialog of partitions shows the last 90 days at first.
 DAYS = tuple((datetime.now(UTC).date() - timedelta(days=ago)).isoformat() for ago in (3, 2))
 TAKES = 20 if SCREENSHOTS else 14  # pictures want a corpus, assertions a few takes
@@ -67,9 +73,10 @@ def settings_of(home: Path) -> dict[str, str]:
 
 @contextmanager
 def everything_up(home: Path) -> Iterator[Running]:
-    """Run `keeptake up` on a home with one policy, until the end of the block."""
+    """Run `keeptake up` on a home with two policies, until the end of the block."""
     (home / "policies").mkdir(parents=True, exist_ok=True)
-    (home / "policies" / f"{POLICY}.toml").write_text(_POLICY)
+    for name, policy in ((POLICY, _POLICY), (SECOND_POLICY, _SECOND_POLICY)):
+        (home / "policies" / f"{name}.toml").write_text(policy)
     process = subprocess.Popen([*KEEPTAKE, "up"], env=environment(home), stdout=subprocess.PIPE, text=True)
     printed = []
     assert process.stdout is not None
@@ -193,12 +200,12 @@ def schedules(running: Running) -> dict[str, dict[str, Any]]:
 
 
 def requested_by(running: Running, schedule: str, timestamp: float) -> list[dict[str, Any]]:
-    """The run requests of a schedule's tick at a time, evaluated by the code server that the daemon asks: `jobName, tags`."""
+    """The run requests of a schedule's tick at a time, as the daemon's code server evaluates it: `jobName, runKey, tags`."""
     said = ask(
         running,
         "mutation($selector: ScheduleSelector!, $at: Float) { scheduleDryRun(selectorData: $selector, timestamp: $at)"
         " { __typename ... on DryRunInstigationTick"
-        " { evaluationResult { error { message } runRequests { jobName tags { key value } } } } } }",
+        " { evaluationResult { error { message } runRequests { jobName runKey tags { key value } } } } } }",
         selector=_REPOSITORY | {"scheduleName": schedule},
         at=timestamp,
     )["scheduleDryRun"]

@@ -13,6 +13,7 @@ import dagster as dg
 import pytest
 import soundfile
 
+from assets import partitions
 from dagster_project import sensors
 from keeptake.audio_store import key_of
 from keeptake.ledger.soundness import problems
@@ -153,6 +154,7 @@ def ticked(running, home_up, monkeypatch):
     """A sensor as the daemon would tick it at its first look, in this process."""
     for name, value in {**home_up.settings_of(running.home), "KEEPTAKE_PUBLISH_AFTER_ROWS": "1"}.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setattr(partitions, "by_policy", dg.StaticPartitionsDefinition([home_up.POLICY, home_up.SECOND_POLICY]))
     settings.cache_clear()
     connections = {
         "ledger": LedgerResource(url=running.ledger.url),
@@ -246,10 +248,8 @@ def test_a_schedule_ticks_in_the_daemon_and_its_run_succeeds(running, home_up, d
     assert when in (f"day {at:%d, %H:%M}", f"{at:%A, %H:%M}")
     assert "SCHEDULER" in home_up.healthy_daemons(running)
 
-    requests = home_up.requested_by(running, schedule, tick["timestamp"])
-    assert len(requests) == 1  # one policy, one report
-    for request in requests:
-        home_up.wait_for_success(running, home_up.launch(running, request["jobName"] or job, request["tags"]))
+    request = home_up.requested_by(running, schedule, tick["timestamp"])[0]
+    home_up.wait_for_success(running, home_up.launch(running, request["jobName"] or job, request["tags"]))
     home = running.home
     if schedule == "monthly_export":
         (version, *_) = (home / "datasets" / home_up.POLICY).glob("v*/MANIFEST.json")
@@ -258,23 +258,47 @@ def test_a_schedule_ticks_in_the_daemon_and_its_run_succeeds(running, home_up, d
         assert (home / "reports" / f"scores-{datetime.now(UTC).date()}.md").read_text().startswith("# Scores on")
 
 
+def partitions_of(requests):
+    return [tag["value"] for request in requests for tag in request["tags"] if tag["key"] == "dagster/partition"]
+
+
+def test_every_policy_is_asked_for_each_month_anew(running, home_up):
+    """With more than one policy, as shipped, no dataset was published by the schedule: the requests had no keys."""
+    (tick,) = home_up.schedules(running)["monthly_export"]["futureTicks"]["results"]
+    asked = [home_up.requested_by(running, "monthly_export", tick["timestamp"] + seconds) for seconds in (0, 31 * 86_400)]
+    assert [sorted(partitions_of(requests)) for requests in asked] == 2 * [[home_up.POLICY, home_up.SECOND_POLICY]]
+    keys = [request["runKey"] for requests in asked for request in requests]
+    assert len(set(keys)) == 4  # a key starts one run, ever
+
+
+def test_a_policy_that_came_later_keeps_no_other_from_its_versions(running, home_up, demo_takes, ticked):
+    """The gate asked for a partition that the running graph did not know, and failed for every policy until a restart."""
+    late = running.home / "policies" / "late.toml"
+    late.write_text('description = "Written while everything was up."')
+    try:
+        requests = ticked(sensors.enough_new_takes).run_requests
+    finally:
+        late.unlink()
+    assert [request.partition_key for request in requests] == [home_up.POLICY]
+
+
 def test_the_schedules_are_there(running, home_up):
     assert set(home_up.schedules(running)) == {"monthly_export", "nightly_snapshots", "weekly_purge", "weekly_score_report"}
 
 
 def test_at_night_the_snapshots_of_days_with_new_scores_are_written_anew(running, home_up, demo_takes):
-    """A new score was in the snapshot of an older day only once somebody ran that day again."""
+    """A new score was in the snapshot of an older day only once somebody ran it again; two such days were never asked for."""
     schedule = home_up.schedules(running)["nightly_snapshots"]
     (tick,) = schedule["futureTicks"]["results"]
     assert f"{datetime.fromtimestamp(tick['timestamp'], UTC):%H:%M}" == "02:00"
-    (day,) = home_up.numbers(
+    days = home_up.numbers(
         running,
-        "UPDATE quality_scores q SET scored_at = now() FROM generations g WHERE g.id = q.generation AND q.formula = 'v2'"
-        " AND g.id = (SELECT max(generation) FROM quality_scores) RETURNING g.captured_on::text",
+        "UPDATE quality_scores q SET scored_at = now() FROM generations g WHERE g.id = q.generation AND q.formula = 'v2' AND"
+        " g.id IN (SELECT max(id) FROM generations WHERE status = 'scored' GROUP BY captured_on) RETURNING g.captured_on::text",
     )
+    assert len(days) > 1
     requests = home_up.requested_by(running, "nightly_snapshots", tick["timestamp"])
-    assert {"key": "dagster/partition", "value": day} in [tag for request in requests for tag in request["tags"]]
+    assert set(days) <= set(partitions_of(requests))
     for request in requests:
         home_up.wait_for_success(running, home_up.launch(running, "renew_snapshots", request["tags"]))
-    asked_again = home_up.requested_by(running, "nightly_snapshots", tick["timestamp"])
-    assert {"key": "dagster/partition", "value": day} not in [tag for request in asked_again for tag in request["tags"]]
+    assert not set(days) & set(partitions_of(home_up.requested_by(running, "nightly_snapshots", tick["timestamp"])))
