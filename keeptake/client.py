@@ -16,6 +16,7 @@ from typing import Any, Self
 import httpx2
 
 from keeptake.errors import KeeptakeError, UnavailableError
+from keeptake.retry_after import retry_after_s
 
 PREFIX = "/api/training-metadata"
 LONGEST_PAUSE_S = 30.0
@@ -191,7 +192,8 @@ class Client:
                 answer.read()
                 if answer.status_code not in _AGAIN or left <= 0:
                     raise ApiError(answer.status_code, _problem(answer))
-                pause_s = float(answer.headers.get("retry-after", pause_s))
+                asked_s = retry_after_s(answer.headers.get("retry-after", ""))
+                pause_s = pause_s if asked_s is None else asked_s
             time.sleep(min(pause_s, LONGEST_PAUSE_S))
             pause_s *= 2
 

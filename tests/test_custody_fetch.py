@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from keeptake.custody import fetch as fetching
 from keeptake.custody.fetch import Fetched, Request, fetch_all
 from keeptake.custody.policy import FetchPolicy
 
@@ -237,6 +238,37 @@ def test_a_long_retry_after_puts_the_row_off_instead(server, policy):
     server.answers["/a"] = answer(b"", "429 Slow", Retry_After=7200)
     with (fetched := fetch(server.url("/a"), replace(policy, tries=3))).spool:
         assert server.asked["/a"] == 1 and fetched.refusal is not None and fetched.refusal.retry_after_s == 7200
+
+
+@pytest.mark.parametrize("wait", ["Fri, 31 Dec 99999999999999 23:59:59 GMT", "Fri, 31 Dec 2027 23:59:59 +999999999999999999999"])
+def test_a_hostile_retry_after_costs_its_own_file_alone(server, policy, wait):
+    """No calendar holds it: the error ended the fetching of the whole day, at every run."""
+    server.answers = {f"/{i}": answer(b"fine") for i in range(20)} | {"/7": answer(b"", "503 Busy", Retry_After=wait)}
+    requests = [Request(i, server.url(f"/{i}"), "p", None) for i in range(20)]
+    refusals = {}
+    for fetched in (fetched for batch in fetch_all(requests, policy) for fetched in batch):
+        fetched.spool.close()
+        refusals[fetched.request.key] = fetched.refusal
+    assert [key for key, refusal in refusals.items() if refusal] == [7]
+    assert len(refusals) == 20
+
+
+def test_what_one_answer_makes_us_stumble_over_costs_no_other_file(server, policy, monkeypatch):
+    def stumbling(response, place):
+        if place.target == "/3":
+            raise RuntimeError("a mistake of ours")
+        judge(response, place)
+
+    judge = fetching._judge_status
+    monkeypatch.setattr(fetching, "_judge_status", stumbling)
+    server.answers = {f"/{i}": answer(b"fine") for i in range(6)}
+    requests = [Request(i, server.url(f"/{i}"), "p", None) for i in range(6)]
+    refusals = {}
+    for fetched in (fetched for batch in fetch_all(requests, policy) for fetched in batch):
+        fetched.spool.close()
+        refusals[fetched.request.key] = fetched.refusal
+    assert [key for key, refusal in refusals.items() if refusal] == [3]
+    assert "RuntimeError" in refusals[3].detail
 
 
 def test_redirects_are_followed_up_to_five(server, policy):

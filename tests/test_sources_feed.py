@@ -2,7 +2,9 @@
 
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -14,12 +16,13 @@ from keeptake.errors import ConfigurationError, UnavailableError
 from keeptake.ledger.generations import cursor_of
 from keeptake.ledger.tables import generations
 from keeptake.settings import Settings
-from keeptake.sources import feed
+from keeptake.sources import feed, pull
 from keeptake.sources.config import FeedConfig
 from keeptake.sources.feed import FeedSource
 from keeptake.sources.intake import take_in
 from keeptake.sources.mapping import at_path, renamed
 from keeptake.sources.pull import has_news, import_source, pull_sources
+from keeptake.sources.source import NEWS_WITHIN_S
 
 PAGE = 5
 Fault = Callable[[BaseHTTPRequestHandler], bool]  # True: the request was answered
@@ -97,6 +100,21 @@ def failing(status: int, **headers: str) -> Fault:
 
 def hanging_up(request: BaseHTTPRequestHandler) -> bool:
     request.connection.close()
+    return True
+
+
+def silent(request: BaseHTTPRequestHandler) -> bool:
+    time.sleep(3)
+    return True
+
+
+def trickling(request: BaseHTTPRequestHandler) -> bool:
+    request.send_response(200)
+    request.end_headers()
+    with suppress(OSError):  # whoever asked goes away
+        for _ in range(30):
+            request.wfile.write(b" ")
+            time.sleep(0.1)
     return True
 
 
@@ -244,6 +262,35 @@ def test_news_is_what_the_last_page_did_not_hold(provider, ledger):
     provider.items.append(Provider.item(23))
     assert source.has_news(cursor)
     assert take_in(source, ledger).new == 1
+
+
+@pytest.mark.parametrize("fault", [silent, trickling])
+def test_a_feed_that_hangs_is_asked_once_and_not_waited_for(provider, ledger, monkeypatch, fault):
+    """It was asked six times for twenty seconds each; Dagster ended the tick, and takes of the API waited with it."""
+    source = source_of(provider)
+    monkeypatch.setattr(feed, "FIRST_WAIT_S", 0.01)
+    provider.faults = dict.fromkeys(range(1, 9), fault)
+    started_s = time.monotonic()
+    with pytest.raises(UnavailableError, match="does not come through"):
+        source.has_news({"cursor": None}, within_s=0.5)
+    assert time.monotonic() - started_s < 5
+    assert len(provider.asked) == 1
+
+
+def test_each_source_has_its_share_of_the_time(ledger, tmp_path, monkeypatch):
+    """With a feed that hangs before it, no other was asked for news."""
+    given = {}
+
+    class Noted(FeedSource):
+        def has_news(self, cursor, *, within_s=0.0):
+            given[self.name] = within_s
+            raise UnavailableError("away")
+
+    monkeypatch.setattr(pull, "FeedSource", Noted)
+    feeds = "".join(f"[[feed]]\nname='{name}'\nurl='http://127.0.0.1:9/'\n" for name in ("a1", "b1", "c1", "d1"))
+    (tmp_path / "feeds.toml").write_text(feeds)
+    assert not has_news(ledger, Settings(home=tmp_path, feeds_file=tmp_path / "feeds.toml", _env_file=None))
+    assert given == dict.fromkeys(("a1", "b1", "c1", "d1"), NEWS_WITHIN_S / 4)
 
 
 def test_changed_feedback_of_a_known_item_is_an_update(provider, ledger):

@@ -1,6 +1,7 @@
 """The workstation's own Prisma table, in a real Postgres: camelCase columns, JSON in text, rows that change and commit late."""
 
 import json
+import time
 from typing import Any
 
 import psycopg
@@ -14,7 +15,7 @@ from keeptake.ledger.tables import generations
 from keeptake.settings import Settings
 from keeptake.sources.config import TableConfig
 from keeptake.sources.intake import take_in
-from keeptake.sources.pull import import_source
+from keeptake.sources.pull import import_source, pull_sources
 from keeptake.sources.sql_table import TableSource
 
 PRISMA = """
@@ -38,7 +39,7 @@ class Workstation:
         self.connection = psycopg.connect(self.url, autocommit=True)
         self.connection.execute(PRISMA)
 
-    def insert(self, number: int, updated_at: str = "2026-05-01 10:00:00.123", **changes: Any) -> None:
+    def insert(self, number: int, updated_at: str | None = "2026-05-01 10:00:00.123", **changes: Any) -> None:
         row = {
             "id": f"c{number:04}",
             "userId": "user1",
@@ -131,7 +132,7 @@ def test_pages_split_equal_times_and_lose_none(workstation, ledger):
         workstation.insert(number)
 
     assert take_in(source_of(workstation, page_size=4), ledger).new == 25
-    assert cursor(ledger) == {"updated_at": "2026-05-01 10:00:00.123"}
+    assert cursor(ledger) == {"updated_at": "2026-05-01 10:00:00.123", "undated": 0}
 
 
 def test_row_that_commits_late_is_seen_within_the_overlap(workstation, ledger):
@@ -160,6 +161,54 @@ def test_only_what_changed_is_read_again(workstation, ledger):
     assert not source_of(workstation).has_news(cursor(ledger))
     workstation.update(0, "2026-05-03 10:00:00")
     assert source_of(workstation).has_news(cursor(ledger))
+
+
+def test_rows_without_a_time_of_change_arrive_and_are_news_once(workstation, ledger):
+    """All after the first page of them were lost, and the table was asked to be read anew at every tick."""
+    workstation.connection.execute('ALTER TABLE "TrainingMetadata" ALTER "updatedAt" DROP NOT NULL')
+    for number in range(8):
+        workstation.insert(number, None if number < 5 else f"2026-05-0{number} 10:00:00")
+    source = source_of(workstation, page_size=2)
+    assert take_in(source, ledger).new == 8
+    assert not source.has_news(cursor(ledger))
+
+    workstation.insert(8, None)
+    assert source.has_news(cursor(ledger))
+    assert take_in(source, ledger).new == 1
+    assert not source.has_news(cursor(ledger))
+
+
+@pytest.mark.parametrize("rows", [0, 4])
+def test_a_table_read_to_its_end_has_no_news(workstation, ledger, rows):
+    """An empty one, and one of whole pages without times, were read again at every tick."""
+    workstation.connection.execute("CREATE TABLE takes (id BIGINT PRIMARY KEY)")
+    workstation.connection.execute("INSERT INTO takes SELECT generate_series(1, %s)", [rows])
+    for source in (source_of(workstation, table="takes", page_size=2), source_of(workstation, page_size=2)):
+        take_in(source, ledger)
+        assert not source.has_news(cursor(ledger))
+
+
+def test_a_view_that_fails_is_told_and_stops_no_other_source(workstation, ledger, tmp_path):
+    """Its error went past everything that tells one source's failure from the run's."""
+    workstation.connection.execute('CREATE VIEW broken AS SELECT t.*, 1 / (length("id") - 5) AS x FROM "TrainingMetadata" t')
+    workstation.insert(1)
+    (tmp_path / "feeds.toml").write_text(
+        f"[[table]]\nname='broken'\nurl='{workstation.url}'\ntable='broken'\n"
+        f"[[table]]\nname='sound'\nurl='{workstation.url}'\ntable='TrainingMetadata'\n"
+    )
+    settings = Settings(home=tmp_path, feeds_file=tmp_path / "feeds.toml", _env_file=None)
+    report = pull_sources(ledger, settings)
+    assert report.new == 1
+    assert report.failed == {"broken": "source broken cannot be read: division by zero; mend the table or view"}
+
+
+def test_a_table_that_does_not_answer_in_time_is_not_waited_for(workstation, ledger):
+    workstation.connection.execute('CREATE VIEW slow AS SELECT t.* FROM "TrainingMetadata" t, pg_sleep(20)')
+    workstation.insert(1)
+    started_s = time.monotonic()
+    with pytest.raises(UnavailableError, match="does not answer"):
+        source_of(workstation, table="slow").has_news({"updated_at": None}, within_s=0.5)
+    assert time.monotonic() - started_s < 10
 
 
 def test_bad_rows_stop_no_other(workstation, ledger):

@@ -8,6 +8,7 @@ Belongs here: HTTP. Does not: whether an address may be asked (`address.py`), wh
 """
 
 import asyncio
+import logging
 import queue
 import random
 import ssl
@@ -15,8 +16,6 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Generator, Iterable
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -28,8 +27,10 @@ from keeptake.custody.local_file import copy_file_url, copy_relative
 from keeptake.custody.policy import FetchPolicy
 from keeptake.custody.spool import Spool
 from keeptake.errors import RETRYABLE_AUDIO_REASONS, AudioReason, AudioRefusedError
+from keeptake.retry_after import retry_after_s
 
 LINGER_S = 0.25
+_log = logging.getLogger(__name__)
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _HEADERS = (("Accept", "audio/*, */*;q=0.1"), ("Accept-Encoding", "identity"), ("User-Agent", "keeptake"))
 
@@ -197,6 +198,12 @@ async def _attempt(
         if spool.size_bytes:
             return AudioRefusedError(AudioReason.TRUNCATED, f"the transfer broke off after {spool.size_bytes} bytes ({error})")
         return AudioRefusedError(AudioReason.SERVER_ERROR, f"the server cannot be talked to ({error})")
+    except OSError:
+        raise  # our own disk, which no other server mends
+    except Exception as error:  # what one server makes us stumble over must not cost the others' files
+        _log.exception("fetching %s", _host_of(request.audio_url))
+        detail = f"the answer could not be read ({type(error).__name__}); report it, the log has the place"
+        return AudioRefusedError(AudioReason.SERVER_ERROR, detail)
     return None
 
 
@@ -252,23 +259,8 @@ def _judge_status(response: httpcore2.Response, place: Place) -> None:
         reason = AudioReason.FORBIDDEN
     else:
         reason = AudioReason.SERVER_ERROR
-    retry_after_s = _retry_after_s(_header(response, b"retry-after"), datetime.now(UTC))
-    raise AudioRefusedError(reason, f"{place.host} answers {status}", retry_after_s=retry_after_s)
-
-
-def _retry_after_s(value: str, now: datetime) -> float | None:
-    """Seconds that a `Retry-After` asks for, as a number or as a date.
-
-    >>> _retry_after_s("120", datetime(2026, 1, 1, tzinfo=UTC))
-    120.0
-    """
-    if value.isdecimal():
-        return float(value[:9])
-    try:
-        wait_s = (parsedate_to_datetime(value) - now).total_seconds()
-    except (ValueError, TypeError):  # no date, or one without a zone
-        return None
-    return max(0.0, wait_s)
+    wait_s = retry_after_s(_header(response, b"retry-after"))
+    raise AudioRefusedError(reason, f"{place.host} answers {status}", retry_after_s=wait_s)
 
 
 def _client(policy: FetchPolicy) -> httpcore2.AsyncConnectionPool:

@@ -18,7 +18,7 @@ from urllib.parse import unquote
 
 from keeptake.json_values import JSON
 from keeptake.sources.settled import is_readable, is_settled, state_of
-from keeptake.sources.source import BATCH_RECORDS, Batch, RawRecord
+from keeptake.sources.source import BATCH_RECORDS, NEWS_WITHIN_S, Batch, RawRecord
 
 AUDIO_ENDINGS = frozenset(
     (".wav", ".mp3", ".flac", ".ogg", ".oga", ".opus", ".m4a", ".aac", ".mp4", ".aif", ".aiff", ".wma", ".webm")
@@ -75,7 +75,7 @@ class BareAudioSource:
         if records or present != seen:
             yield Batch(records, present)
 
-    def has_news(self, cursor: JSON | None) -> bool:
+    def has_news(self, cursor: JSON | None, *, within_s: float = NEWS_WITHIN_S) -> bool:
         """Whether there is a file that the cursor has not seen as it is now."""
         seen = cursor if isinstance(cursor, dict) else {}
         unseen = (path for path in self.files() if seen.get(ascii(str(path.relative_to(self.folder)))) != state_of(path))

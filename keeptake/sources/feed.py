@@ -10,6 +10,7 @@ Belongs here: asking, waiting, asking again. Does not: what an item is called el
 import hashlib
 import json
 import logging
+import math
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -22,9 +23,10 @@ import httpx2
 
 from keeptake.errors import ConfigurationError, UnavailableError
 from keeptake.json_values import JSON
+from keeptake.retry_after import retry_after_s
 from keeptake.sources.config import FeedConfig
 from keeptake.sources.mapping import at_path, renamed
-from keeptake.sources.source import Batch, RawRecord
+from keeptake.sources.source import NEWS_WITHIN_S, Batch, RawRecord
 
 MAX_PAGE_BYTES = 32 << 20
 ATTEMPTS = 6
@@ -65,7 +67,7 @@ class FeedSource:
         """
         at = cursor.get("cursor") if isinstance(cursor, dict) else None
         visits: Counter[str] = Counter()
-        with self._client() as client:
+        with self._client(self.config.timeout_s) as client:
             while True:
                 visits[str(at)] += 1
                 page = self._page(client, at)
@@ -77,43 +79,43 @@ class FeedSource:
                     return
                 at = following
 
-    def has_news(self, cursor: JSON | None) -> bool:
-        """Whether the page that was read last is another one now."""
+    def has_news(self, cursor: JSON | None, *, within_s: float = NEWS_WITHIN_S) -> bool:
+        """Whether the page that was read last is another one now; it is asked for once."""
         if not isinstance(cursor, dict):
             return True
-        with self._client() as client:
-            page = self._page(client, cursor.get("cursor"))
+        with self._client(min(within_s, self.config.timeout_s)) as client:
+            page = self._page(client, cursor.get("cursor"), attempts=1, until_s=time.monotonic() + within_s)
         return _digest(self._items(page), at_path(page, self.config.next_cursor)) != cursor.get("digest")
 
-    def _client(self) -> httpx2.Client:
-        return httpx2.Client(timeout=self.config.timeout_s, headers=self.config.secret_headers(), follow_redirects=False)
+    def _client(self, timeout_s: float) -> httpx2.Client:
+        return httpx2.Client(timeout=timeout_s, headers=self.config.secret_headers(), follow_redirects=False)
 
-    def _page(self, client: httpx2.Client, cursor: JSON | None) -> JSON:
+    def _page(self, client: httpx2.Client, cursor: JSON | None, *, attempts: int = ATTEMPTS, until_s: float = math.inf) -> JSON:
         given = {self.config.size_param: self.config.page_size, self.config.cursor_param: cursor}
         ours = {name: str(value) for name, value in given.items() if name and value is not None}
         # The client would put them in the place of the address's own query, which may say whose takes are meant.
         theirs = parse_qsl(urlsplit(self.config.url).query, keep_blank_values=True)
         params = httpx2.QueryParams([*(pair for pair in theirs if pair[0] not in ours), *ours.items()])
         wait_s, failure = FIRST_WAIT_S, ""
-        for attempt in range(ATTEMPTS):
+        for attempt in range(attempts):
             if attempt:
                 time.sleep(min(wait_s, MAX_WAIT_S))
                 wait_s *= 2
             try:
                 with client.stream("GET", self.config.url, params=params) as response:
                     if response.is_success:
-                        return json.loads(_body(response))
+                        return json.loads(_body(response, until_s))
                     failure = f"it answered {response.status_code}"
                     if response.status_code != 429 and response.status_code < 500:
                         raise ConfigurationError(
                             f"the feed {self.name} refuses us: {failure}; correct its url, headers or cursor"
                         )
-                    wait_s = max(wait_s, _retry_after_s(response))
+                    wait_s = max(wait_s, retry_after_s(response.headers.get("Retry-After", "")) or 0.0)
             except (httpx2.TransportError, httpx2.DecodingError) as error:
                 failure = type(error).__name__
             except (ValueError, RecursionError):  # half a page, or one nested without end
                 failure = "its page is not JSON"
-            _log.info("%s: %s, attempt %d of %d", self.name, failure, attempt + 1, ATTEMPTS)
+            _log.info("%s: %s, attempt %d of %d", self.name, failure, attempt + 1, attempts)
         raise UnavailableError(f"the feed {self.name} does not come through ({failure}): what was read is kept, repeat later")
 
     def _items(self, page: JSON) -> list[JSON]:
@@ -134,20 +136,17 @@ class FeedSource:
         return json.dumps(item, ensure_ascii=True).encode()
 
 
-def _body(response: httpx2.Response) -> bytes:
+def _body(response: httpx2.Response, until_s: float) -> bytes:
     body = bytearray()
     for piece in response.iter_bytes():
+        if time.monotonic() > until_s:
+            raise httpx2.ReadTimeout("the page trickles")
         body += piece
         if len(body) > MAX_PAGE_BYTES:
             raise ConfigurationError(
                 f"a page of the feed has more than {MAX_PAGE_BYTES >> 20} MiB; configure a smaller page_size"
             )
     return bytes(body)
-
-
-def _retry_after_s(response: httpx2.Response) -> float:
-    text = response.headers.get("Retry-After", "")
-    return float(text) if text.isdigit() else 0.0
 
 
 def _digest(items: list[JSON], following: JSON | None) -> str:

@@ -16,7 +16,7 @@ from keeptake.json_values import JSON
 from keeptake.records import MAX_RECORD_BYTES
 from keeptake.sources.bare_audio import BareAudioSource
 from keeptake.sources.settled import SETTLE_S, is_readable, is_settled, state_of
-from keeptake.sources.source import BATCH_RECORDS, Batch, RawRecord, Source
+from keeptake.sources.source import BATCH_RECORDS, NEWS_WITHIN_S, Batch, RawRecord, Source
 
 MANIFEST = "generations.jsonl"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -55,7 +55,7 @@ class ManifestSource:
                 records = []
         yield Batch(records, before if state_of(self.path) == before else None)
 
-    def has_news(self, cursor: JSON | None) -> bool:
+    def has_news(self, cursor: JSON | None, *, within_s: float = NEWS_WITHIN_S) -> bool:
         """Whether the file is finished and not the one that was read."""
         return is_settled(self.path, self.settle_s) and state_of(self.path) != cursor and is_readable(self.path)
 

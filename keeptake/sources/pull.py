@@ -20,11 +20,10 @@ from keeptake.sources.config import FeedConfig, SourcesConfig, TableConfig, read
 from keeptake.sources.feed import FeedSource
 from keeptake.sources.folder import ManifestSource, folder_sources, incoming_sources
 from keeptake.sources.intake import IntakeReport, take_in
-from keeptake.sources.source import Source
+from keeptake.sources.source import NEWS_WITHIN_S, Source
 from keeptake.sources.sql_table import TableSource
 from keeptake.stage import Progress, silent
 
-NEWS_BUDGET_S = 10.0  # of a sensor's tick
 REMOTE_EVERY_S = 30.0  # how often a feed or a table is asked for news
 
 _log = logging.getLogger(__name__)
@@ -103,16 +102,17 @@ def pull_sources(ledger: Ledger, settings: Settings, *, progress: Progress = sil
 
 def has_news(ledger: Ledger, settings: Settings) -> bool:
     """Whether reading on would bring something; a source that cannot be asked has none."""
-    until_s = time.monotonic() + NEWS_BUDGET_S
-    local = incoming_sources(settings.incoming_location)
-    return any(_has_news(source, ledger) for source in (*local, *_due(_configured(settings))) if time.monotonic() < until_s)
+    if any(_has_news(source, ledger) for source in incoming_sources(settings.incoming_location)):
+        return True
+    remote = _due(_configured(settings))  # each a share of the time: one that is silent must not keep the others unasked
+    return any(_has_news(source, ledger, NEWS_WITHIN_S / len(remote)) for source in remote)
 
 
-def _has_news(source: Source, ledger: Ledger) -> bool:
+def _has_news(source: Source, ledger: Ledger, within_s: float = NEWS_WITHIN_S) -> bool:
     with ledger.begin() as connection:
         cursor = cursor_of(connection, source.name)
     try:
-        return source.has_news(cursor)
+        return source.has_news(cursor, within_s=within_s)
     except LedgerUnavailableError:
         raise
     except (KeeptakeError, OSError) as failure:

@@ -13,6 +13,7 @@ from typing import NamedTuple, Protocol
 from keeptake.json_values import JSON
 
 BATCH_RECORDS = 1000
+NEWS_WITHIN_S = 20.0  # of a sensor's tick, which Dagster ends after 60 s
 
 
 class RawRecord(NamedTuple):
@@ -44,5 +45,5 @@ class Source(Protocol):
     def batches(self, cursor: JSON | None) -> Iterator[Batch]:
         """Read on from a cursor; None, or one that makes no sense any more, starts from the top."""
 
-    def has_news(self, cursor: JSON | None) -> bool:
-        """Tell cheaply whether reading on may bring something that was not taken in yet."""
+    def has_news(self, cursor: JSON | None, *, within_s: float = NEWS_WITHIN_S) -> bool:
+        """Tell cheaply, within about that many seconds, whether reading on may bring something that was not taken in yet."""
