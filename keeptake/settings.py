@@ -36,8 +36,8 @@ class Settings(BaseSettings):
     models_dir: Path | None = Field(None, description="Folder of converted model weights; empty: HOME/models.")
     embedding_models: str = Field(
         "",
-        description="Models that place takes beside musicnn-msd (comma-separated): prompts, clap:FOLDER, mert:FOLDER, each a"
-        " folder of MODELS_DIR; empty: none.",
+        description="Models that place takes beside musicnn-msd (comma-separated): prompts, clap:FOLDER, mert:FOLDER with"
+        " a FOLDER of MODELS_DIR; empty: none.",
     )
     incoming_dir: Path | None = Field(None, description="Folder that is watched for new takes; empty: HOME/incoming.")
     policies_dir: Path = Field(PROJECT / "policies", description="Folder of the dataset policies, a TOML file each.")

@@ -30,7 +30,7 @@ from keeptake.stage import Progress, StageReport, silent
 
 PROOF_CPU_S = 120.0  # half an hour of 5.1 Opus, the dearest that is kept, takes 20 s
 PROOF_MEMORY_MB = 1024
-MAX_ATTEMPTS = 8  # with the delays below, about three days
+MAX_ATTEMPTS = 10  # with the delays below, two days and eighteen hours: a weekend
 FIRST_DELAY = timedelta(minutes=10)
 LONGEST_DELAY = timedelta(days=1)
 STORE_THREADS = 8  # puts at once: S3 answers one in 50 ms

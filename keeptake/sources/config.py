@@ -17,7 +17,7 @@
     url = "env:WORKSTATION_DATABASE_URL"
     table = "TrainingMetadata"
 
-A value that begins with `env:` is read from the environment, so that no secret stands in the file. Belongs here: the shape of
+Headers and a table's address may be `env:NAME`, read from the environment, so that no secret stands in the file. Belongs here: the shape of
 that file. Does not: reading from what it names.
 """
 
