@@ -37,7 +37,7 @@ def list_(as_json: Json = False) -> None:
 
 @app.command()
 def revoke(key_id: str, as_json: Json = False) -> None:
-    """End a key at once; exit 1 where there is none of that id."""
+    """End a key, within three seconds everywhere; exit 1 where there is none of that id."""
     from dagster_project.home import open_home
     from keeptake.ledger.keys import revoke_key
 

@@ -119,6 +119,7 @@ def up() -> int:
         programs = children(free_port(chosen.ui_port), free_port(chosen.api_port))
         logs = home / "logs"
         logs.mkdir(exist_ok=True)
+        chosen.incoming_location.mkdir(parents=True, exist_ok=True)
         running = {program.name: _start(program, logs) for program in programs}
         _note(home, running.values())
         try:

@@ -73,6 +73,11 @@ def resting(outcomes: Iterable[tuple[str, bool, float]], now_s: float) -> set[st
     return {day for day, ends_s in failures.items() if now_s < ends_s[0] + min(REST_S * 2 ** len(ends_s), MOST_REST_S)}
 
 
+def resting_partitions(instance: dg.DagsterInstance, job_name: str) -> set[str]:
+    """What `resting` says of a job's ended runs; an unpartitioned run counts as the empty text."""
+    return resting(_outcomes(instance, job_name), time.time())
+
+
 def _outcomes(instance: dg.DagsterInstance, job_name: str) -> Iterator[tuple[str, bool, float]]:
     ended = [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.SUCCESS]
     since = datetime.now(UTC) - timedelta(seconds=2 * MOST_REST_S)
@@ -89,7 +94,7 @@ def arrivals(context: dg.SensorEvaluationContext, ledger: LedgerResource) -> dg.
     if has_news(ledger.get(), settings()):
         pending[today()] = pending.get(today(), 0) + 1
     busy = partitions_in_flight(context.instance, take_to_score.name)
-    tired = resting(_outcomes(context.instance, take_to_score.name), time.time()) if pending else set()
+    tired = resting_partitions(context.instance, take_to_score.name) if pending else set()
     days = days_to_request(pending, busy | tired, most=MAX_DAYS_A_TICK)
     if not days:
         waits = (
@@ -107,6 +112,8 @@ def feedback_moved(context: dg.SensorEvaluationContext, ledger: LedgerResource) 
     lagging = count_lagging(ledger.get())
     if not lagging:
         return dg.SkipReason("every score is up to date")
+    if resting_partitions(context.instance, rescore.name):
+        return dg.SkipReason("the last run failed; it will be tried again later")
     return dg.RunRequest(tags={"keeptake/lagging": str(lagging)})
 
 
@@ -119,9 +126,10 @@ def outdated_places(context: dg.SensorEvaluationContext, ledger: LedgerResource)
     if partitions_in_flight(context.instance, take_to_score.name):
         return dg.SkipReason("new takes come first")
     outdated = outdated_by_day(ledger.get(), DEFAULT_MODEL, version_of(DEFAULT_MODEL))
-    days = days_to_request(outdated, partitions_in_flight(context.instance, place_anew.name), most=MAX_DAYS_A_TICK)
+    tired = resting_partitions(context.instance, place_anew.name) if outdated else set()
+    days = days_to_request(outdated, partitions_in_flight(context.instance, place_anew.name) | tired, most=MAX_DAYS_A_TICK)
     if not days:
-        return dg.SkipReason("every take is placed by the present version, or a run is at it")
+        return dg.SkipReason("every take is placed by the present version, a run is at it, or its last one failed a moment ago")
     return dg.SensorResult(run_requests=[dg.RunRequest(partition_key=day) for day in days])
 
 

@@ -108,7 +108,6 @@ RETRYABLE_AUDIO_REASONS = frozenset(
 )
 
 REFUSAL_REASONS = ("not-json", "not-an-object", "conflict")
-REFUSAL_PREFIXES = ("missing-", "invalid-", "too-long-")  # each followed by the name of the field
 
 
 class LeftOutReason(StrEnum):

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keeptake.curation.quality import score_rows
+from keeptake.curation.quality import SAID, score
 
 HEARD = {"rhythm_confidence": 0.8, "tempo_stability": 0.9, "no_clipping": 1.0, "dynamic_range": 0.4}  # 0.39 in seed_v1
 
@@ -18,6 +18,11 @@ said = st.fixed_dictionaries(
         "used": st.sampled_from([None, True, False]),
     }
 )
+
+
+def score_rows(rows):
+    columns = dict.fromkeys(HEARD, pl.Float64()) | dict(SAID)
+    return score(pl.DataFrame([{name: row.get(name) for name in columns} for row in rows], schema=columns)).to_dicts()
 
 
 def totals(row):

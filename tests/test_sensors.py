@@ -1,10 +1,13 @@
 """What starts runs by itself: the pure functions behind the sensors."""
 
+import dagster as dg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dagster_project import sensors
 from dagster_project.sensors import days_to_request, policies_to_publish, read_asked, resting
+from resources.ledger import LedgerResource
 
 
 def test_days_without_work_or_with_a_run_are_not_asked_for():
@@ -49,3 +52,20 @@ def test_a_day_that_fails_rests_longer_each_time():
 def test_a_success_ends_the_rest():
     assert resting([("a", False, 1_000.0), ("a", True, 999.0)], 1_001.0) == set()
     assert resting([("a", True, 1_000.0), ("a", False, 999.0), *[("a", True, 998.0)] * 9], 1_031.0) == set()
+
+
+@pytest.mark.parametrize(("sensor", "day"), [("feedback_moved", ""), ("outdated_places", "2026-05-01")])
+def test_a_run_that_failed_is_not_asked_for_again_at_once(ledger, monkeypatch, sensor, day):
+    """A run that cannot succeed, for want of a model say, was started and its alert sent at every tick."""
+    monkeypatch.setattr(sensors, "count_lagging", lambda ledger: 1)
+    monkeypatch.setattr(sensors, "outdated_by_day", lambda *asked: {"2026-05-01": 1})
+    asking = getattr(sensors, sensor)
+    resources = {"ledger": LedgerResource(url=ledger.url)}
+    with dg.instance_for_test() as instance, dg.build_sensor_context(instance=instance, resources=resources) as context:
+        assert not isinstance(asking(context), dg.SkipReason)
+        tags = {"dagster/partition": day} if day else {}
+        failed = dg.DagsterRun(job_name=asking.job_name, run_id="failed", status=dg.DagsterRunStatus.FAILURE, tags=tags)
+        instance.add_run(failed)
+        assert isinstance(asking(context), dg.SkipReason)
+        monkeypatch.setattr(sensors, "REST_S", 0.0)  # control: nothing is waited for
+        assert not isinstance(asking(context), dg.SkipReason)

@@ -9,8 +9,7 @@ raise a weak take, a dislike changes nothing. `v2` adds people's reactions to th
 better rating never lowers a score, a dislike always does, and silence says nothing.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
 import polars as pl
 
@@ -97,10 +96,3 @@ def score(takes: pl.DataFrame) -> pl.DataFrame:
         v2().alias("v2"),
         _struct(v2_terms()).alias("v2_terms"),
     )
-
-
-def score_rows(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Score a few takes given as mappings, by the same expressions: what a feedback call answers with."""
-    columns = {name: pl.Float64() for name in HEARD} | dict(SAID)
-    frame = pl.DataFrame([{name: row.get(name) for name in columns} for row in rows], schema=columns)
-    return score(frame).select("seed_v1", "seed_v1_terms", "v2", "v2_terms").to_dicts()
