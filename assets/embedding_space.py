@@ -73,7 +73,7 @@ def _remark(done: SpaceReport) -> str:
 
 
 def _neighbours(ledger: Ledger, store: AudioStore, done: SpaceReport) -> dg.MarkdownMetadataValue:
-    found = overviews.neighbours_of_examples(ledger, done.scaler.id if done.scaler else 0)
+    found = overviews.neighbours_of_examples(ledger, done.scaler)
     files = takes.files_of(found)
     drawn = draw_thumbnails(store, files) if done.added else {}
     shown = takes.Shown(overviews.takes_by_audio(ledger, files), drawn, store, takes.open_api(settings()))

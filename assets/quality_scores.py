@@ -4,7 +4,7 @@ import dagster as dg
 import polars as pl
 
 from assets import report
-from keeptake.curation.quality import FORMULAS
+from keeptake.curation.quality import PRINCIPAL
 from keeptake.ledger import overviews, tables
 from keeptake.ledger.scores import score_lagging
 from keeptake.settings import settings
@@ -21,16 +21,16 @@ from resources.ledger import LedgerResource
 )
 def quality_scores(ledger: LedgerResource) -> dg.MaterializeResult[None]:
     """Quality scores of every take whose analysis or feedback moved since its last score."""
-    from keeptake.formats.figures import score_histogram
+    from keeptake.formats.figures import score_bars
 
     done = score_lagging(ledger.get())
-    totals = {formula: overviews.scores(ledger.get(), formula)["total"] for formula in FORMULAS}
+    spread = overviews.score_distributions(ledger.get())
     return dg.MaterializeResult(
         metadata={
-            "dagster/row_count": totals[FORMULAS[0]].len(),
+            "dagster/row_count": sum(spread[PRINCIPAL].counts),
             "scored": done.scored,
-            "pictures": report.pictures({formula: score_histogram(total.to_list()) for formula, total in totals.items()}),
-            "means": report.table(pl.DataFrame({formula: [total.mean()] for formula, total in totals.items()})),
+            "pictures": report.pictures({formula: score_bars(of.counts) for formula, of in spread.items()}),
+            "means": report.table(pl.DataFrame({formula: [of.mean] for formula, of in spread.items()})),
             "best_and_worst": report.table(overviews.best_and_worst(ledger.get())),
         }
     )
@@ -38,7 +38,7 @@ def quality_scores(ledger: LedgerResource) -> dg.MaterializeResult[None]:
 
 @dg.asset(group_name="quality", kinds={"polars", "markdown"}, owners=["team:data"], deps=["quality_scores"])
 def score_report(ledger: LedgerResource) -> dg.MaterializeResult[None]:
-    """The distribution of all scores by formula, provider and week, kept as a dated page."""
+    """How all scores of the principal formula are spread, and what they are by provider and week, kept as a dated page."""
     path, by_provider = write_score_report(ledger.get(), settings().home / "reports")
     return dg.MaterializeResult(
         metadata={

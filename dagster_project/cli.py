@@ -1,8 +1,7 @@
 """The `keeptake` command: the one place that may see every room.
 
 Every command imports what it needs inside itself, so that `keeptake analyze` never loads Dagster and `keeptake status` never
-loads torch. With `--json`, the answer stands alone on stdout; logs and progress go to stderr. Exit codes: 0 done, 1 failed, 2
-wrong use or configuration, 3 a service is away, 4 somebody else holds it, 5 a dataset was not published.
+loads torch. What a user of the command should know stands in `HELP`.
 """
 
 import logging
@@ -22,7 +21,13 @@ from keeptake.errors import BusyError, ConfigurationError, KeeptakeError, Public
 if TYPE_CHECKING:
     import numpy as np
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+HELP = """Turns AI music generations into training data: takes them in, keeps and hears them, scores them, publishes datasets.
+
+With --json the answer stands alone on stdout; logs and progress go to stderr. Exit codes: 0 done, 1 failed, 2 wrong use or
+configuration, 3 a service is away, 4 somebody else holds it, 5 a dataset was not published.
+"""
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=HELP)
 
 app.add_typer(cli_datasets.app, name="datasets")
 app.add_typer(cli_keys.app, name="keys")
@@ -97,7 +102,9 @@ def refusals(as_json: Json = False) -> None:
 
 @app.command("import")
 def import_(
-    source: Annotated[str, typer.Argument(help="A folder, a JSONL file, an http(s) feed, or a postgresql:// address.")],
+    source: Annotated[
+        str, typer.Argument(help="A folder, a JSONL file, an http(s) feed, a postgresql:// address, or a name of the feeds file.")
+    ],
     as_json: Json = False,
 ) -> None:
     """Take generations in from a source; a repeated or interrupted import continues where it must."""
@@ -141,7 +148,7 @@ def demo(count: Annotated[int, typer.Option(min=48, help="Takes to render.")] = 
 
 
 @app.command()
-def publish(policy: Annotated[str, typer.Argument(help="Name of a policy.")], as_json: Json = False) -> None:
+def publish(policy: Annotated[str, typer.Argument(help="Name of a policy, or its file.")], as_json: Json = False) -> None:
     """Publish a policy's dataset through the graph, or find that the present version already says the same."""
     from dagster_project.home import open_home
     from dagster_project.runs import publish_policy
@@ -152,7 +159,7 @@ def publish(policy: Annotated[str, typer.Argument(help="Name of a policy.")], as
     if as_json:
         print_json(published)
     else:
-        print_rows([published], False, f"Published {policy}")
+        print_rows([published], False, f"Published {published['name']}")
 
 
 @app.command()
@@ -183,7 +190,7 @@ def open_(generation_id: str, as_json: Json = False) -> None:
         story = tell(ledger, generation_id)
     sha256 = (story["audio"] or {}).get("sha256")
     audio = str(AudioStore(settings().audio_location).local_path(sha256) or "") if sha256 else None
-    datasets = [version["path"] for version in story["versions"]]
+    datasets = list(dict.fromkeys(version["path"] for version in story["versions"]))  # a version is told of every clip
     if as_json:
         print_json({"audio": audio, "datasets": datasets})
         return
@@ -210,7 +217,7 @@ def analyze(
     lines = analyze_files(
         files,
         models=chosen.models_location if networks else None,
-        timeout_s=chosen.analysis_timeout_s,
+        cpu_s=chosen.analysis_timeout_s,
         memory_mb=chosen.analysis_memory_mb,
         workers=chosen.workers,
         plot_dir=plot,
@@ -295,9 +302,9 @@ def duplicates(paths: list[Path], as_json: Json = False) -> None:
 
 @app.command()
 def api(
-    host: Annotated[str | None, typer.Option()] = None,
-    port: Annotated[int | None, typer.Option()] = None,
-    workers: Annotated[int | None, typer.Option()] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen at; KEEPTAKE_API_HOST if not given.")] = None,
+    port: Annotated[int | None, typer.Option(help="Its port; KEEPTAKE_API_PORT if not given.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes that answer; KEEPTAKE_API_WORKERS if not given.")] = None,
 ) -> None:
     """Serve the HTTP API alone."""
     from dagster_project.home import open_home

@@ -32,7 +32,7 @@ def show(name: str, version: Annotated[str | None, typer.Argument()] = None, as_
 
 @app.command()
 def diff(name: str, old: str, new: Annotated[str | None, typer.Argument()] = None, as_json: Json = False) -> None:
-    """Rows added, removed and changed between two versions."""
+    """How a version was made otherwise than another, and the rows added, removed and changed, each with its reason."""
     from keeptake.datasets import diff as differences
 
     print_rows(differences(name, old, new).to_dicts(), as_json, f"{name}: {old} → {new or 'newest'}")

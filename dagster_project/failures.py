@@ -49,9 +49,9 @@ def run_failures(context: dg.RunFailureSensorContext, notifier: NotifierResource
 
 
 @dg.sensor(minimum_interval_seconds=60, default_status=dg.DefaultSensorStatus.RUNNING)
-def missing_metadata(ledger: LedgerResource) -> dg.SkipReason:
+def missing_metadata(ledger: LedgerResource, notifier: NotifierResource) -> dg.SkipReason:
     """Tell people once of generations that a provider announced and nobody saved by the second look."""
-    told = alert_missing(ledger.get(), listed(settings().notify_urls))
+    told = alert_missing(ledger.get(), listed(notifier.urls or settings().notify_urls))
     return dg.SkipReason(f"{len(told)} announced generations were found missing at this look")
 
 

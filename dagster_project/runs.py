@@ -3,6 +3,7 @@
 Belongs here: executing jobs and adding up what they report. Does not: deciding when (`sensors.py`).
 """
 
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -32,7 +33,8 @@ from keeptake.sources.pull import today
 from keeptake.warehouse import outdated_snapshots
 
 COUNTED = {"analyzed_features": "analyzed", "embeddings": "embedded", "quality_scores": "scored"}
-SAID_AGAIN = (ConfigurationError, UnavailableError, LedgerUnavailableError, BusyError)  # others take more than a sentence
+# Others take more than a sentence.
+SAID_AGAIN = (ConfigurationError, UnavailableError, LedgerUnavailableError, BusyError, PublicationError)
 # Dagster would print each failure three times, with its stack: `execute` says it once, and the run's page keeps all.
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
@@ -99,6 +101,11 @@ def run_pending(ledger: Ledger) -> dict[str, Any]:
 def publish_policy(ledger: Ledger, policy: str) -> dict[str, Any]:
     """Publish a policy's dataset and say what is visible then.
 
+    Parameters
+    ----------
+    policy : str
+        Its name, or its file in the policies' folder.
+
     Returns
     -------
     dict
@@ -107,21 +114,29 @@ def publish_policy(ledger: Ledger, policy: str) -> dict[str, Any]:
     Raises
     ------
     ConfigurationError
-        If there is no such policy.
+        If there is no such policy, or if it lies in another folder.
     PublicationError
         If a version could not become visible; the present one stays what it was.
+    UnavailableError
+        If the ledger or the audio store is away.
     BusyError
         If another command publishes this dataset: two would write into one folder.
     """
     chosen = settings()
-    load_policy(policy, chosen.policies_dir)
-    try:
-        with ledger.claim(f"the publication of {policy}"):
-            result = execute(publish_dataset.name, partition_key=policy)
-    except BusyError:
-        raise
-    except KeeptakeError as failure:
-        raise PublicationError(str(failure)) from failure
+    name = _name_in_the_folder(policy, chosen.policies_dir)
+    with ledger.claim(f"the publication of {name}"):
+        result = execute(publish_dataset.name, partition_key=name)
     is_new = any(bool(event.metadata["is_new"].value) for event in result.asset_materializations_for_node("dataset_manifest"))
-    shown = show_version(policy, datasets_dir=chosen.datasets_location)
-    return {**{name: shown[name] for name in ("name", "version", "path", "rows")}, "is_new": is_new}
+    shown = show_version(name, datasets_dir=chosen.datasets_location)
+    return {**{key: shown[key] for key in ("name", "version", "path", "rows")}, "is_new": is_new}
+
+
+def _name_in_the_folder(policy: str, policies_dir: Path) -> str:
+    """Name of a policy that was asked for by its name or by its file: the graph knows those of its own folder alone."""
+    name = load_policy(policy, policies_dir).name
+    file = Path(policy) if policy.endswith(".toml") else policies_dir / f"{policy}.toml"
+    if file.parent.resolve() != policies_dir.resolve():
+        raise ConfigurationError(
+            f"the policy {policy} does not lie in {policies_dir}: move it there, or name that folder in KEEPTAKE_POLICIES_DIR"
+        )
+    return name

@@ -3,7 +3,6 @@
 Belongs here: tables in a terminal. Does not: the numbers (`keeptake/ledger/status.py`, `overviews.py`).
 """
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,7 +12,6 @@ from rich.table import Table
 from dagster_project.cli_output import show
 
 BARS = "▁▂▃▄▅▆▇█"
-TEMPO_TOLERANCE = 0.04  # as mir_eval's Accuracy1
 
 
 def sparkline(values: list[int]) -> str:
@@ -52,30 +50,11 @@ def print_status(counts: Mapping[str, Any], *, by_day: list[int], by_tenth: list
     show(table)
 
 
-def tempo_verdict(asked_bpm: float, heard_bpm: float | None) -> str:
-    """Say how a heard tempo meets the asked one: as asked, an octave away, other, or none heard."""
-    if heard_bpm is None:
-        return "none heard"
-    for factor, verdict in ((1.0, "as asked"), (0.5, "half or double"), (2.0, "half or double")):
-        if abs(heard_bpm - asked_bpm * factor) <= TEMPO_TOLERANCE * asked_bpm * factor:
-            return verdict
-    return "other"
-
-
-def _tempo_counts(pairs: pl.DataFrame) -> dict[str, int]:
-    counts = dict.fromkeys(("as asked", "half or double", "other", "none heard"), 0)
-    for asked, heard in pairs.select("bpm_asked", "tempo_bpm").drop_nulls("bpm_asked").iter_rows():
-        number = re.search(r"\d+(\.\d+)?", asked)
-        if number:
-            counts[tempo_verdict(float(number[0]), heard)] += 1
-    return counts
-
-
-def _key_counts(pairs: pl.DataFrame) -> dict[str, int]:
-    asked = pairs.drop_nulls("key_asked")
-    same = asked.filter(pl.col("key_asked") == pl.col("key")).height
-    none = asked["key"].null_count()
-    return {"as asked": same, "other": asked.height - same - none, "none heard": none}
+def _verdicts(pairs: pl.DataFrame, term: str) -> dict[str, int]:
+    """How often each verdict on a term was given, the most frequent first, where it was asked for at all."""
+    given = pairs[f"{term}_verdict"].drop_nulls()
+    counts = given.filter(given != "not-asked").value_counts()
+    return dict(counts.sort(["count", f"{term}_verdict"], descending=[True, False]).iter_rows())
 
 
 def print_demo(
@@ -88,8 +67,8 @@ def print_demo(
     for reason, rows in counts["audio_reasons"].items():
         table.add_row(f"  quarantined: {reason}", str(rows))
     table.add_row("heard, placed, scored", f"{counts['analyzed']}, {counts['embedded']}, {counts['scored']}")
-    table.add_row("tempo found against asked", _line(_tempo_counts(pairs)))
-    table.add_row("key found against asked", _line(_key_counts(pairs)))
+    table.add_row("tempo found against asked", _line(_verdicts(pairs, "tempo")))
+    table.add_row("key found against asked", _line(_verdicts(pairs, "key")))
     for reason, rows in chosen.items():
         table.add_row("kept for training" if reason == "kept" else f"  left out: {reason}", str(rows))
     table.add_row("published", f"{published['name']} {published['version']}: {_line(published['rows'])}")

@@ -126,7 +126,7 @@ class AudioStore:
         Raises
         ------
         ConfigurationError, UnavailableError
-            As `check`.
+            As `check`; so of a full disk.
         """
         digest = sha256 or hash_of(source)
         key = key_of(digest)
@@ -141,7 +141,7 @@ class AudioStore:
                 known = self.local_path(digest)
                 if obstore.head(self._store, key)["size"] != size_bytes or (known and hash_of(known) != digest):
                     obstore.put(self._store, key, source)  # damaged, and here is what it should be
-        self._sync(key)
+            self._sync(key)
         return StoredObject(digest, size_bytes, key, is_new)
 
     def has(self, sha256: str) -> bool:
@@ -275,7 +275,8 @@ class AudioStore:
         if self.folder is None:
             return
         path = self.folder / key
-        for place in (path, path.parent):
+        # The folders may be as new as itself, and each is named by the one above.
+        for place in (path, path.parent, path.parent.parent, self.folder):
             descriptor = os.open(place, os.O_RDONLY)
             try:
                 os.fsync(descriptor)

@@ -41,6 +41,7 @@ R = TypeVar("R")
 MAX_KILLS = 2  # workers that one item may take down before it is given up
 MAX_FAILED_STARTS = 3  # starts in a row that may fail before the machine, not the items, is blamed
 START_TIMEOUT_S = 120.0
+WALL_PER_CPU = 5.0  # wall time that an item may take: other work on the machine, and a slow store, are no fault of it
 LAST_WORDS_BYTES = 4096
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 

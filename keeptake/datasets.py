@@ -25,38 +25,50 @@ if TYPE_CHECKING:
     from torch.utils.data import Dataset
 
 Split = Literal["train", "valid", "test"]
+Version = str | int
+KINDS = ("frame", "path", "torch")
 
 
 @overload
 def load(
     name: str,
     *,
-    version: str | None = None,
+    version: Version | None = None,
     split: Split | None = None,
     kind: Literal["frame"] = "frame",
-    datasets_dir: Path | None = None,
+    datasets_dir: Path | str | None = None,
 ) -> pl.DataFrame: ...
 
 
 @overload
 def load(
-    name: str, *, version: str | None = None, split: Split | None = None, kind: Literal["path"], datasets_dir: Path | None = None
+    name: str,
+    *,
+    version: Version | None = None,
+    split: Split | None = None,
+    kind: Literal["path"],
+    datasets_dir: Path | str | None = None,
 ) -> Path: ...
 
 
 @overload
 def load(
-    name: str, *, version: str | None = None, split: Split | None = None, kind: Literal["torch"], datasets_dir: Path | None = None
+    name: str,
+    *,
+    version: Version | None = None,
+    split: Split | None = None,
+    kind: Literal["torch"],
+    datasets_dir: Path | str | None = None,
 ) -> "Dataset[tuple[torch.Tensor, str]]": ...
 
 
 def load(
     name: str,
     *,
-    version: str | None = None,
+    version: Version | None = None,
     split: Split | None = None,
     kind: Literal["frame", "path", "torch"] = "frame",
-    datasets_dir: Path | None = None,
+    datasets_dir: Path | str | None = None,
 ) -> "pl.DataFrame | Path | Dataset[tuple[torch.Tensor, str]]":
     """Load a published dataset.
 
@@ -64,26 +76,31 @@ def load(
     ----------
     name : str
         The dataset's name, which is its policy's.
-    version : str, optional
-        `vN-HASH` or `vN`; by default the newest.
+    version : str or int, optional
+        `vN-HASH`, `vN` or N; by default the newest.
     split : {"train", "valid", "test"}, optional
-        By default all of them.
+        By default all of them; one that the version has no rows of is an empty frame or Dataset, and has no folder.
     kind : {"frame", "path", "torch"}
         A Polars frame of the rows, with the clip's file in `path`; the folder; or a torch Dataset of (waveform, text), where the
         waveform is float32 of shape (1, samples) at the policy's rate.
-    datasets_dir : Path, optional
+    datasets_dir : Path or str, optional
         By default that of the settings.
 
     Raises
     ------
     ConfigurationError
-        If there is no such dataset, version or split; it says which there are.
+        If there is no such dataset, version, split, kind or folder; it says which there are.
     """
-    folder = find(name, version, datasets_dir=datasets_dir)
+    if kind not in KINDS:
+        raise ConfigurationError(f"no kind {kind!r}: there are {', '.join(KINDS)}")
     if split is not None and split not in SPLITS:
-        raise ConfigurationError(f"no split {split!r}: there are {', '.join(SPLITS)}")
+        near = difflib.get_close_matches(str(split), SPLITS, n=1)
+        raise ConfigurationError(
+            f"no split {split!r}: " + (f"did you mean {near[0]}?" if near else f"there are {', '.join(SPLITS)}")
+        )
+    folder = find(name, version, datasets_dir=datasets_dir)
     if kind == "path":
-        return folder if split is None else folder / split
+        return folder if split is None else _folder_of(folder, split)
     rows = read_rows(folder)
     if split is not None:
         rows = rows.filter(pl.col("split") == split)
@@ -92,9 +109,18 @@ def load(
     return cast("Dataset[tuple[torch.Tensor, str]]", TorchClips(rows["path"].to_list(), rows["text"].to_list()))
 
 
-def find(name: str, version: str | None = None, *, datasets_dir: Path | None = None) -> Path:
-    """Folder of a published version, by default of the newest."""
-    home = (datasets_dir or settings().datasets_location) / name
+def _folder_of(version: Path, split: str) -> Path:
+    if not (version / split).is_dir():
+        there = ", ".join(each for each in SPLITS if (version / each).is_dir())
+        raise ConfigurationError(
+            f"{version.parent.name} {version.name} has no rows in {split}, and no folder of it: there are {there}"
+        )
+    return version / split
+
+
+def find(name: str, version: Version | None = None, *, datasets_dir: Path | str | None = None) -> Path:
+    """Folder of a published version, given as `vN-HASH`, `vN` or N; by default of the newest."""
+    home = Path(datasets_dir or settings().datasets_location) / name
     known = visible(home)
     if not known:
         there = sorted(path.name for path in home.parent.glob("*") if visible(path))
@@ -104,14 +130,15 @@ def find(name: str, version: str | None = None, *, datasets_dir: Path | None = N
     if version is None:
         return home / known[-1]
     for candidate in known:
-        if version in (candidate, candidate.partition("-")[0]):
+        if version in (candidate, candidate.partition("-")[0], versions.ordinal_of(candidate)):
             return home / candidate
     raise ConfigurationError(f"no version {version} of {name}: there are {', '.join(known)}")
 
 
 def visible(home: Path) -> list[str]:
-    """Names of the versions in a dataset's folder, oldest first."""
-    return sorted((path.parent.name for path in home.glob(f"v*-*/{manifest.MANIFEST}")), key=versions.ordinal_of)
+    """Names of the versions in a dataset's folder, oldest first; folders of other names, such as a copy's, are none."""
+    there = (path.parent.name for path in home.glob(f"v*-*/{manifest.MANIFEST}"))
+    return sorted(filter(versions.NAME.fullmatch, there), key=versions.ordinal_of)
 
 
 def read_rows(folder: Path) -> pl.DataFrame:
@@ -120,9 +147,9 @@ def read_rows(folder: Path) -> pl.DataFrame:
     return rows.with_columns(path=pl.format("{}/{}/{}.flac", pl.lit(str(folder)), "split", "id"))
 
 
-def list_versions(name: str | None = None, *, datasets_dir: Path | None = None) -> list[dict[str, Any]]:
+def list_versions(name: str | None = None, *, datasets_dir: Path | str | None = None) -> list[dict[str, Any]]:
     """Published versions, oldest first, of one dataset or of all: name, version, path, rows by split."""
-    home = datasets_dir or settings().datasets_location
+    home = Path(datasets_dir or settings().datasets_location)
     names = [name] if name is not None else sorted(path.name for path in home.glob("*") if path.is_dir())
     if name is not None:
         find(name, datasets_dir=home)
@@ -138,7 +165,7 @@ def list_versions(name: str | None = None, *, datasets_dir: Path | None = None) 
     ]
 
 
-def show_version(name: str, version: str | None = None, *, datasets_dir: Path | None = None) -> dict[str, Any]:
+def show_version(name: str, version: Version | None = None, *, datasets_dir: Path | str | None = None) -> dict[str, Any]:
     """Everything that a version says of itself: lineage, policy, counts, sizes."""
     folder = find(name, version, datasets_dir=datasets_dir)
     promised = manifest.read(folder)
@@ -153,26 +180,36 @@ def show_version(name: str, version: str | None = None, *, datasets_dir: Path | 
     return {"name": name, "version": promised["version"], **about, "lineage": lineage}
 
 
-def verify(name: str, version: str | None = None, *, datasets_dir: Path | None = None) -> list[str]:
+def verify(name: str, version: Version | None = None, *, datasets_dir: Path | str | None = None) -> list[str]:
     """Check every file of a version against its manifest; says what is missing, strange or changed."""
     return manifest.problems(find(name, version, datasets_dir=datasets_dir))
 
 
-def diff(name: str, old: str, new: str | None = None, *, datasets_dir: Path | None = None) -> pl.DataFrame:
-    """Tell what makes the older version the newer one.
+def diff(name: str, old: Version, new: Version | None = None, *, datasets_dir: Path | str | None = None) -> pl.DataFrame:
+    """Tell what makes of the one version the other: how that one was made otherwise, then its rows.
 
     Returns
     -------
     pl.DataFrame
-        `id`, `generation_id`, `change` (added, removed, changed), `columns` (those that changed), `reason`: the rule that left a
-        removed take out, `cut-anew` where the take is still in with other clips, `passes` for an added one.
+        `id`, `generation_id`, `change` (made-otherwise, added, removed, changed), `columns` (those that changed), `reason`: the
+        rule that left a removed take out, `cut-anew` where the take is still in with other clips, `not in VERSION` where
+        neither is known, `passes` for an added one. Where it was made otherwise (another policy, other versions of formats,
+        analysis or packages, by which every clip may sound or be written otherwise though no row says so), `id` and
+        `generation_id` are null, `columns` holds the key, such as `policy.audio.sample_rate_hz`, and `reason` both values.
     """
     before, after = (find(name, version, datasets_dir=datasets_dir) for version in (old, new))
-    gone, newer = versions.read_lineage(after).get("gone", {}), read_rows(after)
-    left = pl.col("generation_id").replace_strict(gone, default="cut-anew", return_dtype=pl.String)
+    made, newer = versions.read_lineage(after), read_rows(after)
+    unknown = pl.lit(f"not in {after.name}")
+    left = pl.col("generation_id").replace_strict(made.get("gone", {}), default=unknown, return_dtype=pl.String)
+    left = pl.when(pl.col("generation_id").is_in(newer["generation_id"].implode())).then(pl.lit("cut-anew")).otherwise(left)
     changed = pl.lit("changed: ") + pl.col("columns").list.join(", ")
     reason = pl.when(pl.col("change") == "removed").then(left).when(pl.col("change") == "added").then(pl.lit("passes"))
-    return versions.diff(read_rows(before), newer).with_columns(reason=reason.otherwise(changed))
+    rows = versions.diff(read_rows(before), newer).with_columns(reason=reason.otherwise(changed))
+    otherwise = [
+        {"change": "made-otherwise", "columns": [key], "reason": reason}
+        for key, reason in versions.made_otherwise(versions.read_lineage(before), made)
+    ]
+    return pl.concat([pl.DataFrame(otherwise, schema=rows.schema), rows])
 
 
 class TorchClips:

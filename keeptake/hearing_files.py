@@ -10,12 +10,13 @@ Belongs here: files, workers, pictures in a folder. Does not: hearing one file (
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from keeptake.compute import Failed, Ok, Pool
+from keeptake.compute import WALL_PER_CPU, Failed, Ok, Pool
 from keeptake.errors import AudioReason, KeeptakeError
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def analyze_files(
     files: Sequence[Path],
     *,
     models: Path | None,
-    timeout_s: float,
+    cpu_s: float,
     memory_mb: int,
     workers: int = 0,
     plot_dir: Path | None = None,
@@ -48,8 +49,8 @@ def analyze_files(
     files : sequence of Path
     models : Path or None
         Folder of the model store; None hears without networks, and `vocals` and `style` are null.
-    timeout_s : float, > 0
-        Seconds that one file may take.
+    cpu_s : float, > 0
+        CPU seconds that one file may take; of wall time it may take `WALL_PER_CPU` times as much.
     memory_mb : int, > 0
         Megabytes that one file may take.
     workers : int, >= 0
@@ -71,14 +72,15 @@ def analyze_files(
         return
     if plot_dir is not None:
         plot_dir.mkdir(parents=True, exist_ok=True)
+    names = Counter(path.name for path in files)
     asked = [
-        FileAsked(number, path, None if plot_dir is None else plot_dir / _picture_name(path, files))
+        FileAsked(number, path, None if plot_dir is None else plot_dir / _picture_name(path, names))
         for number, path in enumerate(files)
     ]
     waiting: dict[int, Line] = {}
     following = 0
     with Pool(min(workers or _cores(), len(files)), initializer=partial(prepare_worker, models)) as pool:
-        for ask, outcome in pool.map(line_of, asked, timeout_s=timeout_s, memory_mb=memory_mb):
+        for ask, outcome in pool.map(line_of, asked, timeout_s=WALL_PER_CPU * cpu_s, cpu_s=cpu_s, memory_mb=memory_mb):
             waiting[ask.number] = outcome.value if isinstance(outcome, Ok) else _lost(ask, outcome)
             while following in waiting:
                 yield waiting.pop(following)
@@ -117,10 +119,9 @@ def _lost(asked: FileAsked, failed: Failed) -> Line:
     return analysis_line(FileHeard(str(asked.path), "quarantined", str(reason), f"{failed.reason}: {failed.detail}", None, {}))
 
 
-def _picture_name(path: Path, files: Sequence[Path]) -> str:
+def _picture_name(path: Path, names: Mapping[str, int]) -> str:
     """File name of a picture: the file's own, with its folders where another file has the same."""
-    is_alone = sum(other.name == path.name for other in files) == 1
-    return f"{path.name if is_alone else '_'.join(part for part in path.parts if part != os.sep)}.png"
+    return f"{path.name if names[path.name] == 1 else '_'.join(part for part in path.parts if part != os.sep)}.png"
 
 
 def _cores() -> int:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import TypeVar
 
-from keeptake.compute import Failed, Ok, Pool
+from keeptake.compute import WALL_PER_CPU, Failed, Ok, Pool
 from keeptake.errors import ConfigurationError, ModelMissingError, UnavailableError
 
 Item = TypeVar("Item")
@@ -33,7 +33,7 @@ class Limits:
 
     budget_s: float  # wall time after which no new item is begun
     chunk_rows: int  # results that are committed together
-    item_timeout_s: float
+    item_cpu_s: float  # CPU time; of wall time an item may take `WALL_PER_CPU` times as much
     item_memory_mb: int
 
 
@@ -73,7 +73,8 @@ def work_through(
     Raises
     ------
     ConfigurationError, ModelMissingError, UnavailableError
-        If a worker says so: it is no fault of the item at hand. What was done before is saved, the others wait for the next pass.
+        If a worker says so, or none can start: it is no fault of the item at hand. What was done before is saved, the others
+        wait for the next pass.
     """
     if not items:
         return StageReport()  # without starting any process
@@ -104,25 +105,34 @@ def _work(
             yield item
 
     chunk: list[Result] = []
-    outcomes = pool.map(function, until_time_is_up(), timeout_s=limits.item_timeout_s, memory_mb=limits.item_memory_mb)
-    for item, outcome in outcomes:
-        match outcome:
-            case Ok(value):
-                chunk.append(value)
-            case Failed(error=ConfigurationError() | ModelMissingError() | UnavailableError() as cause):
-                outcomes.close()
-                if chunk:
-                    save(chunk)
-                raise cause
-            case Failed() as failure:
-                report.failed[fail(item, failure)] += 1
-        if len(chunk) >= limits.chunk_rows:
-            save(chunk)
-            report.done += len(chunk)
-            chunk = []
-        progress(name, report.done + len(chunk) + report.failed.total(), len(items))
-    if chunk:
-        save(chunk)
-        report.done += len(chunk)
+
+    def commit() -> None:
+        results = chunk.copy()
+        chunk.clear()  # before saving: what failed to be saved is not tried again on the way out
+        if results:
+            save(results)
+        report.done += len(results)
+
+    outcomes = pool.map(
+        function,
+        until_time_is_up(),
+        timeout_s=WALL_PER_CPU * limits.item_cpu_s,
+        cpu_s=limits.item_cpu_s,
+        memory_mb=limits.item_memory_mb,
+    )
+    try:
+        for item, outcome in outcomes:
+            match outcome:
+                case Ok(value):
+                    chunk.append(value)
+                case Failed(error=ConfigurationError() | ModelMissingError() | UnavailableError() as cause):
+                    raise cause
+                case Failed() as failure:
+                    report.failed[fail(item, failure)] += 1
+            if len(chunk) >= limits.chunk_rows:
+                commit()
+            progress(name, report.done + len(chunk) + report.failed.total(), len(items))
+    finally:
+        commit()
     report.remaining = len(items) - begun
     return report

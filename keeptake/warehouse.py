@@ -11,7 +11,7 @@ import polars as pl
 
 from keeptake.curation.quality import PRINCIPAL
 from keeptake.ledger.connection import Ledger
-from keeptake.ledger.overviews import scores, scores_by_provider_and_week, snapshot_of_day, snapshot_states
+from keeptake.ledger.overviews import score_distributions, scores_by_provider_and_week, snapshot_of_day, snapshot_states
 
 STATE = "keeptake_state"  # of the takes that a snapshot shows, in its Parquet's metadata
 EMPTY = "0 0 0"
@@ -60,12 +60,12 @@ def write_score_report(ledger: Ledger, folder: Path) -> tuple[Path, pl.DataFrame
     (Path, pl.DataFrame)
         The page, and its table: takes, mean and tenths by provider and week of capture.
     """
-    from keeptake.formats.figures import score_histogram
+    from keeptake.formats.figures import score_bars
 
     taken = scores_by_provider_and_week(ledger)
     folder.mkdir(parents=True, exist_ok=True)
     today = datetime.now(UTC).date().isoformat()
-    (folder / f"scores-{today}.png").write_bytes(score_histogram(scores(ledger, PRINCIPAL)["total"].to_list()))
+    (folder / f"scores-{today}.png").write_bytes(score_bars(score_distributions(ledger)[PRINCIPAL].counts))
     lines = [
         "| " + " | ".join(str(value) for value in row) + " |" for row in [taken.columns, ["---"] * taken.width, *taken.rows()]
     ]

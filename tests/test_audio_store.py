@@ -1,6 +1,7 @@
 """The audio store, on a local folder and on a real S3 server (SeaweedFS) that enforces conditions and signatures."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import multiprocessing
@@ -261,6 +262,26 @@ def test_a_folder_that_may_not_be_written_is_a_clear_error(tmp_path):
         (tmp_path / "shut").mkdir(0o500)
         with pytest.raises(ConfigurationError, match="permissions"):
             AudioStore((tmp_path / "shut").as_uri()).put(b"x")
+
+
+def test_a_disk_that_is_full_at_the_last_moment_is_a_clear_error(tmp_path, monkeypatch):
+    """The disk says so only when it is asked to keep what it took, and that error once had no name and no address."""
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UnavailableError, match=r"cannot write into the audio store .*No space left on device"):
+        AudioStore(tmp_path.as_uri()).put(b"x")
+
+
+def test_an_object_is_forced_to_the_disk_with_every_folder_that_names_it(tmp_path, monkeypatch):
+    """After a power cut the ledger named objects whose new folder was gone: only the folder itself had been forced out."""
+    forced = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: forced.append(Path(f"/proc/self/fd/{descriptor}").readlink()))
+    kept = AudioStore(tmp_path.as_uri()).put(b"x")
+    path = tmp_path / kept.key
+    assert forced == [path, path.parent, path.parent.parent, tmp_path]
 
 
 def read_patiently(store: AudioStore, digest: str, patience_s: float = 60) -> bytes:

@@ -16,13 +16,14 @@ V1, V2 = "v1-000000000001", "v2-000000000002"
 def published(service, tmp_path):
     """Two versions of a dataset: one row less, one more in the second."""
     home = tmp_path / "home" / "datasets" / "demo"
-    for version, names in ((V1, ["a", "b"]), (V2, ["b", "c"])):
+    for version, names, rate_hz in ((V1, ["a", "b"], 32_000), (V2, ["b", "c"], 44_100)):
         folder = home / version
         (folder / "lineage").mkdir(parents=True)
         found = [{**dict.fromkeys(ROW), "id": name, "generation_id": f"gen_{name}", "split": "train"} for name in names]
         rows = [row | {"row_sha256": row_hash(row)} for row in found]
         pl.DataFrame(rows, schema={**ROW, "row_sha256": pl.String}).write_parquet(folder / "lineage" / "rows.parquet")
-        lineage = {"policy": {"name": "demo"}, "location": str(folder), "gone": {"gen_a": "low-score"}}
+        made = {"policy": {"name": "demo", "audio": {"sample_rate_hz": rate_hz}}, "formats": {"clips": "1"}}
+        lineage = {**made, "location": str(folder), "gone": {"gen_a": "low-score"}}
         (folder / "lineage" / "lineage.json").write_text(json.dumps(lineage))
         (folder / "clip.flac").write_bytes(bytes(range(256)))
         (folder / "empty.txt").write_bytes(b"")
@@ -42,7 +43,9 @@ def test_versions_are_listed_and_described(published, tmp_path):
 
 
 def test_differences_carry_their_reasons(published):
-    items = published.get(f"/api/datasets/demo/{V1}/diff?to={V2}").json()["items"]
+    first, *items = published.get(f"/api/datasets/demo/{V1}/diff?to={V2}").json()["items"]
+    made = {"id": None, "generation_id": None, "change": "made-otherwise"}
+    assert first == made | {"columns": ["policy.audio.sample_rate_hz"], "reason": "32000 → 44100"}
     assert [(row["id"], row["change"], row["reason"]) for row in items] == [
         ("a", "removed", "low-score"),
         ("c", "added", "passes"),
@@ -73,9 +76,10 @@ def test_files_are_sent_whole_by_range_and_not_again(published):
         f"/demo/{V1}/files/MANIFEST.jsonx",
     ],
 )
-def test_what_is_not_listed_is_not_found(published, path):
+def test_what_is_not_listed_is_not_found(published, tmp_path, path):
     answer = published.get(f"/api/datasets{path}")
     assert answer.status_code in (404, 422) and "beside the versions" not in answer.text and "root:" not in answer.text
+    assert str(tmp_path) not in answer.text  # the sentence for the command line names the folder of the datasets
 
 
 def test_only_keys_that_may_export_read_datasets(published, service):

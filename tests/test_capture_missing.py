@@ -9,13 +9,14 @@ import dagster as dg
 import pytest
 
 from assets.raw_generations import raw_generations
-from dagster_project.failures import announced_generations_are_saved
+from dagster_project.failures import announced_generations_are_saved, missing_metadata
 from keeptake.capture import missing
 from keeptake.capture.app import PREFIX
 from keeptake.capture.missing import alert_missing
 from keeptake.ledger import expected
 from keeptake.ledger.expected import missing_by_provider
 from resources.ledger import LedgerResource
+from resources.notifier import NotifierResource
 
 pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")  # Apprise imports it
 
@@ -136,3 +137,14 @@ def test_the_standing_check_warns_of_them_and_passes_once_they_are_there(service
     assert "suno" in str(warned.metadata["missing"].value)
     service.post(take("gone"))
     assert standing_check(service.ledger).passed
+
+
+def test_the_sensor_tells_whom_its_resource_names(service):
+    """It read the setting past the resource: who had given the resource an address of its own was told of nothing."""
+    announce(service, "gone")
+    with alert_sink() as (address, alerts):
+        resources = {"ledger": LedgerResource(url=service.ledger.url), "notifier": NotifierResource(urls=address)}
+        for _ in range(2):
+            with dg.build_sensor_context(resources=resources) as context:
+                missing_metadata(context)
+    assert len(alerts) == 1 and "gone" in alerts[0]

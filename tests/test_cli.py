@@ -110,6 +110,29 @@ def test_from_import_to_scores_and_again(home, source):
     assert "keeptake explain a-page" in nothing.stderr
 
 
+def test_a_policy_is_published_by_its_file_and_its_version_is_opened_once(home, source, tmp_path):
+    """A version was printed for each of its clips; a policy given by its file ended in a traceback; S3 away ended with 5."""
+    keeptake(home, "import", str(source), "--json")
+    keeptake(home, "run", "--json")
+    file = tmp_path / "in-pieces.toml"
+    file.write_text("[select]\nmin_score = 0.0\n[audio]\nmax_clip_s = 3.0\n[splits]\nvalid = 0.0\ntest = 0.0\n")
+    folder = {"KEEPTAKE_POLICIES_DIR": str(tmp_path)}
+
+    away = {"KEEPTAKE_AUDIO_URL": "s3://away/audio", "AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_REGION": "x"}
+    refused = keeptake(home, "publish", "in-pieces", **folder, **away, AWS_ACCESS_KEY_ID="a", AWS_SECRET_ACCESS_KEY="b")
+    assert (refused.returncode, "cannot look into the audio store" in refused.stderr) == (3, True), refused.stderr
+    [published] = lines(keeptake(home, "publish", str(file), "--json", **folder))
+    assert (published["name"], published["is_new"]) == ("in-pieces", True) and published["rows"]["train"] > 3
+    [opened] = lines(keeptake(home, "open", "take-1", "--json"))
+    assert opened["datasets"] == [published["path"]]
+
+    file.write_text(file.read_text().replace("3.0", "4.0"))
+    keeptake(home, "publish", "in-pieces", **folder)
+    made, *rows = lines(keeptake(home, "datasets", "diff", "in-pieces", "v1", "v2", "--json"))
+    assert (made["columns"], made["reason"]) == (["policy.audio.max_clip_s"], "3.0 → 4.0")
+    assert {row["change"] for row in rows} == {"changed", "removed"}
+
+
 def test_a_key_is_made_listed_and_revoked(home):
     [made] = lines(keeptake(home, "keys", "create", "--scope", "stats:read", "--json"))
     [listed] = lines(keeptake(home, "keys", "list", "--json"))
@@ -124,6 +147,7 @@ def test_a_key_is_made_listed_and_revoked(home):
     [
         (["import", "/nowhere/at/all"], 2, "is no source"),
         (["publish", "no-such-policy"], 2, "no-such-policy"),
+        (["publish", "/nowhere/no-such-policy.toml"], 2, "no-such-policy"),
         (["explain", "no-such-take"], 2, "no-such-take"),
     ],
 )

@@ -68,9 +68,17 @@ def test_name_that_cannot_be_a_folder_is_refused(tmp_path):
         load_policy(written(tmp_path, "", name="My Policy"))
 
 
-def test_clips_of_thirty_seconds_cannot_be_asked_for_silently():
-    """Trainers keep clips strictly shorter than 30 s; a policy that asks for longer ones says so in its own file."""
-    assert read_policy({"name": "long", "audio": {"max_clip_s": 240.0}}, origin="test").audio.max_clip_s == 240.0
+def test_a_policy_cannot_take_the_name_of_another_dataset(tmp_path):
+    """`name = "other"` in mine.toml published into the folder of the dataset other."""
+    with pytest.raises(ConfigurationError, match=r"mine.toml: name = 'other' would publish into another dataset's folder"):
+        load_policy(written(tmp_path, "name = 'other'"))
+    assert load_policy(written(tmp_path, "name = 'mine'")).name == "mine"
+
+
+def test_clips_of_thirty_seconds_are_refused_before_any_work():
+    """Trainers keep clips strictly shorter than 30 s: a policy of longer ones was accepted, and its version refused by the gate."""
+    with pytest.raises(ConfigurationError, match=r"max_clip_s"):
+        read_policy({"name": "long", "audio": {"max_clip_s": 30.0}}, origin="test")
 
 
 def test_a_draft_that_cannot_be_read_keeps_no_other_policy_from_its_work(tmp_path):

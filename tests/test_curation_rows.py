@@ -20,14 +20,15 @@ def test_take_that_fits_is_one_clip():
     assert clips(0.5, Audio()) == []
 
 
-@pytest.mark.parametrize("duration_s", [29.91, 30.0, 59.9, 61.3, 180.0, 299.0])
+@pytest.mark.parametrize("duration_s", [29.91, 30.0, 31.4, 33.0, 39.9, 59.9, 61.3, 180.0, 299.0])
 @pytest.mark.parametrize("tempo_bpm", [None, 61.0, 120.0, 174.0])
 def test_long_takes_are_cut_into_clips_of_a_trainers_length(duration_s, tempo_bpm):
     downbeats_s = np.arange(0.2, duration_s, 240 / tempo_bpm).tolist() if tempo_bpm else []
     found = clips(duration_s, Audio(), downbeats_s=downbeats_s, sections_s=[16.0, 40.0, 90.5])
-    assert all(1.0 <= clip.end_s - clip.start_s <= 29.9 + 1e-5 for clip in found)
+    assert all(29.9 / 3 <= clip.end_s - clip.start_s <= 29.9 + 1e-5 for clip in found)
     assert all(before.end_s == after.start_s for before, after in pairwise(found))
-    assert duration_s - found[-1].end_s < 1.0 and found[0].start_s == 0.0
+    assert (found[0].start_s, found[-1].end_s) == (0.0, duration_s)
+    assert found == clips(duration_s, Audio(), downbeats_s=downbeats_s, sections_s=[16.0, 40.0, 90.5])
 
 
 def test_cuts_fall_on_sections_then_on_bars():
@@ -35,6 +36,24 @@ def test_cuts_fall_on_sections_then_on_bars():
     assert clips(100.0, Audio(), downbeats_s=bars)[0].end_s == 28.0
     assert clips(100.0, Audio(), downbeats_s=bars, sections_s=[16.3, 33.0])[0].end_s == 16.3
     assert clips(100.0, Audio(), downbeats_s=bars, sections_s=[5.0])[0].end_s == 28.0
+
+
+def test_no_take_ends_in_a_stub():
+    """Takes of 31 s, which providers send by the thousand, gave a clip of 1 s with the caption of the whole."""
+    assert clips(31.0, Audio()) == [Clip(0.0, 15.5), Clip(15.5, 31.0)]
+    bars = np.arange(0.2, 31.0, 2.0).tolist()
+    assert clips(31.0, Audio(), downbeats_s=bars) == [Clip(0.0, 16.2), Clip(16.2, 31.0)]
+    assert clips(31.0, Audio(), downbeats_s=bars, sections_s=[0.2, 12.2, 29.0]) == [Clip(0.0, 12.2), Clip(12.2, 31.0)]
+    assert clips(31.0, Audio(), downbeats_s=[0.2, 30.5]) == [Clip(0.0, 15.5), Clip(15.5, 31.0)]
+    assert [clip.end_s for clip in clips(65.0, Audio())] == [29.9, 47.45, 65.0]
+    assert [clip.end_s for clip in clips(70.0, Audio())] == [29.9, 59.8, 70.0]  # a rest of a third of the longest is a clip
+    assert clips(3.0, Audio()) == [Clip(0.0, 3.0)]  # a whole take may be as short as min_clip_s says
+    assert clips(31.0, Audio(cut="head")) == [Clip(0.0, 29.9)]
+
+
+def test_a_rest_that_two_clips_cannot_share_is_left_out_as_the_policy_says():
+    assert clips(35.0, Audio(min_clip_s=20.0)) == [Clip(0.0, 29.9)]
+    assert clips(45.0, Audio(min_clip_s=20.0)) == [Clip(0.0, 22.5), Clip(22.5, 45.0)]
 
 
 def test_policy_says_what_becomes_of_long_takes():
@@ -157,6 +176,12 @@ def test_diff_applied_to_the_old_version_gives_the_new_one():
     assert not apply(old, changes.filter(pl.col("change") != "changed"), new).equals(new)
 
 
+def test_rows_of_an_earlier_release_can_be_told_apart_from_newer_ones():
+    """A version whose rows lack a column of today's could not be compared with the next one."""
+    old, new = rows("a", text="old").drop("take_loudness_lufs"), rows("a", text="new", take_loudness_lufs=-9.0)
+    assert diff(old, new)["columns"].to_list() == [["text", "take_loudness_lufs"]]
+
+
 def test_version_is_named_by_rows_policy_and_formats():
     policy, other = (read_policy({"name": "p", "select": {"min_score": score}}, origin="t") for score in (0.5, 0.6))
     names = {
@@ -172,6 +197,7 @@ def test_version_is_named_by_rows_policy_and_formats():
 LEAKY = {
     "exact": {"audio_sha256": ["same", "same", "z"]},
     "fingerprint": {"audio_sha256": ["copy", "original", "z"]},
+    "excerpt": {"audio_sha256": ["part", "whole", "z"]},
     "embedding": {"audio_sha256": ["pitched", "plain", "z"]},
     "prompt": {"generation_id": ["asked", "asked again", "z"]},
     "user": {"user": ["u", "u", "z"]},
@@ -191,6 +217,7 @@ def told(kind: str | None, *, hold_out_users: bool = True) -> pl.DataFrame:
     return find_leaks(
         pl.DataFrame(columns),
         pl.DataFrame({"first_sha256": ["copy"], "second_sha256": ["original"]}),
+        excerpts=pl.DataFrame({"first_sha256": ["part"], "second_sha256": ["whole"]}),
         prompt_keys=pl.DataFrame({"generation_id": ["asked", "asked again", "g1"], "prompt_key": ["beat", "beat", "other"]}),
         hold_out_users=hold_out_users,
         vectors=vectors,

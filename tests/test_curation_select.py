@@ -149,6 +149,27 @@ def test_siblings_and_duplicates_share_a_group():
     assert groups[5] == file_id("gen_5")
 
 
+def test_policies_of_equal_shares_place_a_take_alike_whatever_else_they_keep():
+    """A copy was named after the earliest take that passed: in valid of one dataset, and its original in test of another."""
+    several = frame(*(take(n, duration_s=40.0) for n in range(200)), *(take(200 + n) for n in range(200)))
+    copies = pairs(*((n, 200 + n) for n in range(200)))
+    shares = {"splits": {"valid": 0.2, "test": 0.2}}
+    long = choose(several, policy(select=OPEN | {"min_duration_s": 30.0}, **shares), pairs=copies)
+    short = choose(several, policy(select=OPEN | {"max_duration_s": 30.0}, **shares), pairs=copies)
+    assert {n + 200: split for n, split in splits(long).items()} == splits(short)
+    assert set(splits(short).values()) == {"train", "valid", "test"}
+
+    alone = choose(several.filter(pl.col("duration_s") < 30), policy(**shares), pairs=copies)  # control: named by those that pass
+    assert splits(alone) != splits(short)
+
+
+def test_a_take_that_does_not_pass_drives_none_out():
+    several = frame(take(1), take(2), take(3, score=0.0))
+    before = published(several, {1: "test", 2: "train"})
+    chosen = choose(several, policy(select=OPEN | {"min_score": 0.5}), pairs=pairs((1, 3), (2, 3)), previous=before)
+    assert splits(chosen) == {1: "test", 2: "train"}
+
+
 def test_users_hold_together_only_where_the_policy_says_so():
     takes = frame(take(1, user_id="u"), take(2, user_id="u"))
     assert choose(takes, policy()).kept["group_id"].n_unique() == 2
@@ -262,6 +283,41 @@ def test_take_that_stood_in_test_once_returns_to_test_and_its_kin_never_enter_tr
     assert splits(choose(takes, rules, previous=history)) == {1: "test", 2: "test"}
 
 
+def medley(count: int) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """As many takes as asked for, each with a part of its own sound as the next take; and what pairs them."""
+    takes = frame(*(take(n) for n in range(2 * count)))
+    return takes, pairs(*((n, n + 1) for n in range(0, 2 * count, 2)))
+
+
+def test_a_part_of_a_take_stands_in_the_split_of_the_whole_and_both_stay():
+    """Excerpts made no group: a clip was in test while the song that it was cut from was in train."""
+    takes, parts = medley(60)
+    found = choose(takes, policy(splits={"valid": 0.25, "test": 0.25}), excerpts=parts)
+    where = splits(found)
+    assert reasons(found) == {} and len(where) == 120
+    assert all(where[n] == where[n + 1] for n in range(0, 120, 2))
+    assert set(where.values()) == {"train", "valid", "test"}
+
+
+def test_control_without_the_excerpts_parts_and_wholes_stand_apart():
+    takes, _ = medley(60)
+    where = splits(choose(takes, policy(splits={"valid": 0.25, "test": 0.25})))
+    assert any(where[n] != where[n + 1] for n in range(0, 120, 2))
+
+
+def test_a_whole_whose_parts_were_published_in_two_splits_stays_away():
+    takes = frame(take(1), take(2), take(3))
+    found = choose(takes, policy(), excerpts=pairs((1, 3), (2, 3)), previous=published(takes, {1: "train", 2: "test"}))
+    assert reasons(found) == {3: "bridges-splits"}
+    assert splits(found) == {1: "train", 2: "test"}
+
+
+def test_a_part_that_was_published_apart_from_its_whole_leaves_train():
+    takes = frame(take(1), take(2))
+    found = choose(takes, policy(), excerpts=pairs((1, 2)), previous=published(takes, {1: "train", 2: "test"}))
+    assert reasons(found) == {1: "leaks-into-test"} and splits(found) == {2: "test"}
+
+
 def test_test_row_stays_the_keeper_where_a_better_duplicate_arrives():
     takes = frame(take(1, score=0.5), take(2, score=0.9))
     found = choose(takes, policy(), pairs=pairs((1, 2)), previous=published(takes, {1: "test"}))
@@ -290,6 +346,20 @@ def test_cap_leaves_out_the_least_preferred_of_a_common_genre():
     assert by_genre(found) == {"trap": 5, "jazz": 5, "lofi": 5, "rock": 5}
     assert [n for n in splits(found) if n < 100] == [25, 26, 27, 28, 29]
     assert found.reasons() == {"genre-cap": 25}
+
+
+@pytest.mark.parametrize("balance", [{}, {"genre_cap": 1.0}, {"genre_cap": 0.25}])
+def test_where_no_cap_binds_the_size_is_the_reason(balance):
+    """Without any cap, takes beyond the size were told to be over the cap of their genre, and people raised a cap to no end."""
+    found = choose(frame(*(take(n) for n in range(30))), policy(balance={"max_takes": 10} | balance))
+    assert found.reasons() == {"size": 20} and found.kept.height == 10
+    assert set(found.left_out["detail"]) == {"10 better ones fill the dataset"}
+
+
+def test_control_a_cap_that_binds_within_a_size_is_still_named():
+    takes = frame(*(take(n) for n in range(30)), *(take(100 + n, genre="jazz") for n in range(30)))
+    found = choose(takes, policy(balance={"max_takes": 20, "genre_cap": 0.5}))
+    assert found.reasons() == {"genre-cap": 40} and by_genre(found) == {"trap": 10, "jazz": 10}
 
 
 def test_takes_with_feedback_come_first():

@@ -2,7 +2,10 @@
 
 import io
 import json
+import runpy
 import shutil
+import subprocess
+import sys
 import tarfile
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -20,10 +23,12 @@ import soundfile
 from keeptake.curation.building import FORMAT_VERSIONS, Stage, finish, write_audio, write_csv, write_jsonl, write_parquet
 from keeptake.curation.policy import read_policy
 from keeptake.curation.versions import plan_rows
-from keeptake.formats import hf_parquet, hugging_face, webdataset
-from keeptake.formats.audiocraft import relocate
+from keeptake.errors import ConfigurationError
+from keeptake.formats import ace_step, hf_parquet, hugging_face, webdataset
+from keeptake.formats.clips import MAX_PEAK, ClipWanted, write_clips
 from keeptake.formats.gate import inspect
 from keeptake.formats.manifest import problems
+from keeptake.formats.relocate import main, relocate
 
 RATE_HZ = 44_100
 EVERY_FORMAT = {"has_ace_step": True, "has_stable_audio": True}
@@ -75,6 +80,7 @@ def takes(splits: list[str]) -> pl.DataFrame:
                 "key_confidence": 0.9,
                 "loudness_lufs": -14.0,
                 "has_vocals": False if known else None,
+                "vocals_probability": 0.1 if known else None,
                 "heard_genre": None,
                 "mood": None,
                 "genre": "trap" if known else None,
@@ -87,7 +93,7 @@ def takes(splits: list[str]) -> pl.DataFrame:
 def build(folder: Path, splits: list[str], *, location: Path | None = None, **sections: object) -> Stage:
     """Write a whole version into a folder, without a ledger."""
     policy = read_policy({"name": "gate", "formats": EVERY_FORMAT} | sections, origin="test")
-    rows, _ = plan_rows(takes(splits), {}, policy, pseudonym_key="key")
+    rows = plan_rows(takes(splits), {}, policy, pseudonym_key="key").rows
     lineage = {
         "name": "gate",
         "version": "v1-0123456789ab",
@@ -189,6 +195,46 @@ def test_masters_and_loudness_are_what_the_policy_asks(tmp_path):
     # The take's own loudness is that of two channels, whose mean is another sound: clips missed their loudness by 3.6 LU.
     assert pyloudnorm.Meter(clip_rate_hz).integrated_loudness(clip) == pytest.approx(-20.0, abs=0.1)
     assert np.abs(master).max() / np.abs(clip).max() == pytest.approx(0.3 / 0.225, rel=0.02)  # one gain for both
+
+
+def test_trainers_at_full_rate_are_sent_to_the_masters(tmp_path):
+    """ACE-Step and stable-audio-tools, which train in stereo at 44.1 kHz and more, were given mono at 32 kHz."""
+    build(tmp_path / "songs", ["train", "train", "test"], audio={"has_master": True})
+    assert inspect(tmp_path / "songs", packages=False).problems() == []
+    for split in ("train", "test"):
+        samples = json.loads((tmp_path / "songs" / "ace_step" / f"{split}.json").read_text())["samples"]
+        found = {
+            (soundfile.info(sample["audio_path"]).samplerate, soundfile.info(sample["audio_path"]).channels) for sample in samples
+        }
+        assert found == {(RATE_HZ, 2)}
+    (train,) = json.loads((tmp_path / "songs" / "stable_audio.json").read_text())["datasets"]
+    module = runpy.run_path(train["custom_metadata_module"])
+    masters = sorted(Path(train["path"]).glob("*.flac"))
+    assert [soundfile.info(path).channels for path in masters] == [2] * 4
+    prompts = {module["get_custom_metadata"]({"path": str(path)}, None)["prompt"] for path in masters}
+    assert prompts == {"beat 0", "a fine beat, number 1"}
+
+
+def test_loudness_of_a_row_is_that_of_its_file(tmp_path):
+    """Rows told the loudness of the whole take before any gain: -9.7 of a file that measures -16.0."""
+    build(tmp_path / "asked", ["train", "test"], audio={"loudness_lufs": -16.0})
+    rows = pl.read_parquet(tmp_path / "asked" / "lineage" / "rows.parquet")
+    assert rows.height == 4 and rows["take_loudness_lufs"].unique().to_list() == [-14.0]
+    for row in rows.iter_rows(named=True):
+        samples, rate_hz = soundfile.read(tmp_path / "asked" / row["split"] / f"{row['id']}.flac")
+        assert row["loudness_lufs"] == pytest.approx(pyloudnorm.Meter(rate_hz).integrated_loudness(samples), abs=0.1)
+    shards = pl.concat(pl.read_parquet(path) for path in (tmp_path / "asked" / "parquet").iterdir())
+    told = dict(shards.select("id", "loudness_lufs").iter_rows())
+    assert told == dict(rows.select("id", "loudness_lufs").iter_rows())
+    heard = lines(tmp_path / "asked" / "seed" / "export.jsonl")[0]["metadata"]["heard"]
+    assert heard["loudness_lufs"] == -14  # of the take, whose line it is
+
+
+def test_a_clip_too_short_for_a_loudness_has_none(tmp_path):
+    encoded = io.BytesIO()
+    soundfile.write(encoded, np.full((RATE_HZ // 4, 1), 0.25), RATE_HZ, format="WAV")
+    (written,) = write_clips(encoded.getvalue(), [ClipWanted("x", tmp_path / "x.flac", 0.0, 0.25, -16.0, None)], 32_000)
+    assert (written.frames, written.loudness_lufs) == (8_000, None)
 
 
 def lines(path: Path) -> list[dict]:
@@ -378,6 +424,18 @@ MUTATIONS: dict[str, tuple[Callable[[Path], None], str]] = {
         lambda folder: (folder / "stable_audio.json").write_text('{"dataset_type": "audio_dir"}'),
         "small sets give none",
     ),
+    "paths of another place": (
+        lambda folder: (folder / "stable_audio.json").write_text(
+            (folder / "stable_audio.json").read_text().replace("/train", "/masters/train")
+        ),
+        "as its only folder",
+    ),
+    "songs of another place": (
+        lambda folder: (folder / "ace_step" / "train.json").write_text(
+            (folder / "ace_step" / "train.json").read_text().replace("/train/", "/elsewhere/train/")
+        ),
+        "audio, caption or lyrics missing",
+    ),
     "a song without lyrics": (
         lambda folder: (folder / "ace_step" / "train.json").write_text('{"samples": []}'),
         "0 rows of 5 are read",
@@ -423,9 +481,55 @@ def test_real_packages_need_the_cards_front_matter_and_metadata_inside_the_split
 def test_moved_version_gets_manifests_of_its_new_place(good, tmp_path):
     moved = Path(shutil.copytree(good, tmp_path / "moved"))
     written = relocate(moved, tmp_path / "egs")
-    assert [path.parent.name for path in written] == ["train", "valid", "test"]
+    assert [str(path.relative_to(tmp_path / "egs")) for path in written] == [
+        *(f"{split}/data.jsonl" for split in ("train", "valid", "test")),
+        *(f"ace_step/{split}.json" for split in ("train", "valid", "test")),
+        "stable_audio.json",
+    ]
     assert all(Path(line["path"]).is_file() and line["path"].startswith(str(moved)) for line in lines(written[0]))
     assert problems(moved) == []
+
+
+def test_a_copy_reads_as_well_as_the_version_with_its_new_files(tmp_path):
+    """ACE-Step and stable-audio-tools still looked where the version was published; their files were never written anew."""
+    build(tmp_path / "here", ["train", "test"], audio={"has_master": True})
+    moved = Path(shutil.move(tmp_path / "here", tmp_path / "moved"))
+    assert not inspect(moved, packages=False).is_passed
+    relocate(moved, tmp_path / "out")
+    shutil.copytree(tmp_path / "out", moved, dirs_exist_ok=True)
+    assert inspect(moved, packages=False).problems() == []
+    (train,) = json.loads((moved / "stable_audio.json").read_text())["datasets"]
+    assert Path(train["custom_metadata_module"]).is_file() and train["path"] == str(moved / "masters" / "train")
+
+
+@pytest.mark.parametrize("out", [".", "train", "elsewhere/../egs", "../other/egs"])
+def test_manifests_are_not_written_into_a_version(version, good, out):
+    """OUT equal to PATH wrote the version's own manifests anew, and its hashes were no longer those of its manifest."""
+    shutil.copytree(good, version.parent / "other")
+    with pytest.raises(ConfigurationError, match="never changes: name a folder outside of it"):
+        relocate(version, version / out)
+    assert problems(version) == []
+
+
+def test_what_is_no_version_is_not_moved(tmp_path):
+    with pytest.raises(ConfigurationError, match="is no published version"):
+        relocate(tmp_path / "nowhere", tmp_path / "egs")
+
+
+@pytest.mark.parametrize("module", ["relocate", "audiocraft"])
+def test_the_command_that_moves_says_how_it_is_used(module):
+    """It ended with an IndexError; audiocraft is the module that the cards of earlier versions name."""
+    command = [sys.executable, "-m", f"keeptake.formats.{module}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("usage: python -m keeptake.formats.relocate PATH OUT")
+
+
+def test_the_command_that_moves_names_what_it_wrote_or_why_not(version, tmp_path, capsys):
+    assert main([str(version), str(tmp_path / "egs")]) == 0
+    assert str(tmp_path / "egs" / "stable_audio.json") in capsys.readouterr().out.splitlines()
+    assert main([str(version), str(version)]) == 1
+    assert "never changes" in capsys.readouterr().err
 
 
 def test_published_files_hold_no_user_signature_or_machine(good):
@@ -441,6 +545,42 @@ def test_card_shows_its_pictures_and_says_what_was_left_out(good):
     assert "| low-score | 3 |" in card and "6 takes" in card and "Not yet ready" in card
 
 
+def test_card_describes_every_column_where_it_stands(good):
+    """The card named `bpm` and `vocals` of Parquet shards that call them otherwise, and nine columns had no word at all."""
+    table = (good / "README.md").read_text().partition("## Columns")[2].partition("\n\n")[2].split("\n\n")[0]
+    cells = [[cell.strip() for cell in row.strip("| ").split(" | ")] for row in table.splitlines()[2:]]
+    cells = [row if len(row) == 3 else ["", *row] for row in cells]
+    assert [name for name, _, _ in cells if name] == list(lines(good / "train" / "metadata.jsonl")[0])
+    assert {name for _, name, _ in cells if name} == set(pq.read_schema(shard(good)).names)
+
+
+def test_licences_do_not_break_their_table(tmp_path):
+    """A licence with a line break or a bar in it ended its row early."""
+    licence = "CC BY 4.0 | paid plan\nsince 2025, \\o/"
+    build(tmp_path / "licensed", ["train"], licences={"by_provider": {"suno": licence}})
+    assert (
+        r"| suno | CC BY 4.0 \| paid plan since 2025, \\o/ | 1 |"
+        in (tmp_path / "licensed" / "README.md").read_text().splitlines()
+    )
+
+
+def test_every_way_in_names_the_generation(good):
+    of_lines = lines(good / "train" / "metadata.jsonl")
+    with tarfile.open(good / "wds" / "train-000000.tar") as tar:
+        described = [json.load(tar.extractfile(member)) for member in tar if member.name.endswith(".json")]
+    rows = pl.read_parquet(shard(good))
+    for found in ([line["generation_id"] for line in of_lines], [each["original_data"]["generation_id"] for each in described]):
+        assert found == rows["generation_id"].to_list()
+    assert set(rows["generation_id"]) == {"gen.0", "gen.1", "gen.4"}
+
+
+def test_a_meter_that_was_not_heard_is_not_told(good):
+    """ACE-Step was told four beats a bar of takes whose meter nobody had heard; its own labelling leaves the field empty."""
+    row = pl.read_parquet(good / "lineage" / "rows.parquet").row(0, named=True)
+    told = [ace_step.sample(row | {"beats_per_bar": beats}, good)["timesignature"] for beats in (3, None)]
+    assert told == ["3", ""]
+
+
 def test_original_exports_have_a_line_a_take(good):
     found = lines(good / "seed" / "export.jsonl")
     assert len(found) == 6 and list(found[0]) == ["prompt", "audio_url", "duration", "metadata", "quality_score"]
@@ -453,8 +593,6 @@ def test_original_exports_have_a_line_a_take(good):
 
 @pytest.mark.parametrize("channels", [1, 2])
 def test_peaks_stay_below_full_scale_and_nothing_else_changes(tmp_path, channels):
-    from keeptake.formats.clips import MAX_PEAK, ClipWanted, write_clips
-
     rng = np.random.default_rng(0)
     loud = np.clip(rng.normal(0, 0.8, (44_100, channels)), -1, 1).astype(np.float32)
     quiet = loud * np.float32(0.25)
@@ -466,3 +604,37 @@ def test_peaks_stay_below_full_scale_and_nothing_else_changes(tmp_path, channels
     assert np.abs(written["loud"]).max() <= MAX_PEAK + 2**-15
     ratio = np.linalg.norm(written["loud"]) / np.linalg.norm(written["quiet"])
     assert written["loud"].shape == (32_000,) and ratio == pytest.approx(4.0 if channels == 2 else ratio, rel=0.6)
+
+
+@pytest.mark.parametrize(
+    ("reads", "text"),
+    [("both", "dark trap, warm. trap, 120 BPM, in A minor, instrumental"), ("prompt", "dark trap, warm"), ("heard", None)],
+)
+def test_a_trainer_reads_no_words_that_the_clip_contradicts(reads, text):
+    """Of 19 published takes four were trained on as `178 bpm … 140 BPM`, `instrumental … with vocals` and the like."""
+    asked = "dark trap, 178 bpm, with a singer, warm"
+    take = takes(["train", "train"])[1:].with_columns(
+        ai_enhanced_prompt=pl.lit(None, pl.String), user_prompt=pl.lit(asked), heard_genre=pl.lit("trap")
+    )
+    policy = read_policy({"name": "x", "captions": {"trainer_reads": reads}}, origin="test")
+    planned = plan_rows(take, {}, policy, pseudonym_key="k")
+    (row,) = planned.rows.iter_rows(named=True)
+    assert row["text"] == (text or row["caption"])
+    assert row["prompt"] == asked
+    assert planned.contradicted == 1
+    as_heard = take.with_columns(tempo_bpm=pl.lit(178.0), has_vocals=pl.lit(True), vocals_probability=pl.lit(0.9))
+    assert plan_rows(as_heard, {}, policy, pseudonym_key="k").contradicted == 0
+
+
+def test_a_clip_without_a_voice_of_a_sung_take_is_not_said_to_have_one():
+    take = takes(["train"]).with_columns(
+        has_vocals=pl.lit(True),
+        vocals_probability=pl.lit(0.95),
+        user_prompt=pl.lit("soul, with a singer"),
+        ai_enhanced_prompt=pl.lit(None, pl.String),
+    )
+    heard = {take["audio_sha256"][0]: {"vocals": {"vocal_segments_s": [[0.0, 25.0]]}}}
+    policy = read_policy({"name": "x", "captions": {"trainer_reads": "both"}}, origin="test")
+    rows = plan_rows(take, heard, policy, pseudonym_key="k").rows
+    assert rows["has_vocals"].to_list() == [True, False, False]
+    assert ["with a singer" in text for text in rows["text"]] == [True, False, False]

@@ -1,6 +1,7 @@
 """From files to lines, with the real networks and real worker processes."""
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from keeptake.hearing_files import analyze_files
 from keeptake.model_store import ModelStore
 
 PROMISED = ("file", "status", "reason", "duration_s", "tempo_bpm", "key", "has_vocals", "vocals_probability", "loudness_lufs")
-LIMITS = {"timeout_s": 60.0, "memory_mb": 2048}
+LIMITS = {"cpu_s": 60.0, "memory_mb": 2048}
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +132,12 @@ def test_files_are_heard_by_workers_in_order_with_a_picture_each(beat, tmp_path,
     assert [line["status"] for line in lines] == ["ok", "quarantined", "ok", "quarantined"]
     assert lines[2]["has_vocals"] is False
     assert sorted(path.name for path in (tmp_path / "plots").iterdir()) == ["beat.flac.png", "silent.wav.png"]
+
+
+def test_pictures_of_files_with_one_name_carry_their_folders():
+    names = Counter({"a.wav": 2, "b.wav": 1})
+    assert hearing_files._picture_name(Path("/x/y/a.wav"), names) == "x_y_a.wav.png"
+    assert hearing_files._picture_name(Path("/x/y/b.wav"), names) == "b.wav.png"
 
 
 def test_without_models_vocals_are_null(beat):

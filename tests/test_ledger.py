@@ -1,5 +1,6 @@
 """The ledger: its shape, its migrations, its claims, its embedded server."""
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -12,10 +13,11 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
-from keeptake.errors import BusyError, LedgerUnavailableError
+from keeptake.errors import BusyError, LedgerUnavailableError, UnavailableError
 from keeptake.ledger.connection import Ledger
 from keeptake.ledger.migrate import current_revision, migrate
 from keeptake.ledger.server import embedded_server
+from keeptake.ledger.serving import ServingPool
 from keeptake.ledger.tables import metadata
 
 A_GENERATION = """
@@ -40,12 +42,11 @@ def test_indexes_are_as_named(ledger):
         "ix_generations_audio_sha256": "USING btree (audio_sha256)",
         "ix_generations_captured_on": "USING btree (captured_on)",
         "ix_generations_created_at_id": "USING btree (created_at, id)",
-        "ix_generations_lagging": "USING btree (id) WHERE (scored_revision IS DISTINCT FROM feedback_revision)",
+        "ix_generations_failed": "USING btree (audio_last_attempt_at) WHERE ((audio_status = ANY (ARRAY['quarantined'::text,"
+        " 'retrying'::text])) OR (status = 'quarantined'::text))",
         "ix_generations_pending": "USING btree (captured_on) WHERE ((status <> ALL (ARRAY['scored'::text, 'quarantined'::text]))"
         " OR (audio_status = 'retrying'::text))",
         "ix_generations_provider": "USING btree (provider)",
-        "ix_generations_quarantined": "USING btree (audio_last_attempt_at) WHERE (audio_status = 'quarantined'::text)",
-        "ix_generations_used_for_training": "USING btree (used_for_training)",
         "ix_generations_user_id": "USING btree (user_id)",
         "pk_generations": "USING btree (id)",
         "uq_generations_generation_id": "USING btree (generation_id)",
@@ -106,6 +107,49 @@ def test_a_dead_ledger_is_one_clear_sentence():
     assert "secret" not in str(caught.value)
     with pytest.raises(LedgerUnavailableError):
         ledger.arrow("SELECT 1")
+
+
+@pytest.mark.parametrize(
+    ("state", "kind", "told"),
+    [
+        ("40P01", UnavailableError, "SQLSTATE 40P01: it was said"),
+        ("40001", UnavailableError, "SQLSTATE 40001: it was said"),
+        ("55P03", UnavailableError, "SQLSTATE 55P03: it was said"),
+        ("57014", UnavailableError, "SQLSTATE 57014: it was said"),
+        ("53100", LedgerUnavailableError, "the disk of the ledger is full"),
+        ("57P01", LedgerUnavailableError, "does not answer"),
+        ("08006", LedgerUnavailableError, "does not answer"),
+    ],
+)
+def test_what_postgres_gives_up_is_told_by_its_cause(ledger, state, kind, told):
+    """A full disk and two transactions that waited for each other were once told as a ledger that does not answer."""
+    raising = f"DO $$ BEGIN RAISE EXCEPTION 'it was said' USING ERRCODE = '{state}'; END $$"
+    with pytest.raises(UnavailableError, match=told) as caught, ledger.begin() as connection:
+        connection.execute(sa.text(raising))
+    assert type(caught.value) is kind
+
+    with pytest.raises(UnavailableError, match=told if "answer" not in told else "broke off") as served:
+        asyncio.run(_served(ledger, raising))
+    assert type(served.value) is kind
+
+
+async def _served(ledger, statement):
+    pool = ServingPool(ledger.url, deadline_s=10.0)
+    await pool.open()
+    try:
+        await pool.rows(statement)
+    finally:
+        await pool.close()
+
+
+def test_a_statement_that_is_wrong_keeps_its_own_error(ledger):
+    with pytest.raises(sa.exc.ProgrammingError), ledger.begin() as connection:
+        connection.execute(sa.text("SELECT no_such_column FROM generations"))
+
+
+def test_a_session_that_is_ended_is_an_outage(ledger):
+    with pytest.raises(LedgerUnavailableError, match="does not answer"), ledger.begin() as connection:
+        connection.execute(sa.text("SELECT pg_terminate_backend(pg_backend_pid())"))
 
 
 JOIN_AND_DIE = """

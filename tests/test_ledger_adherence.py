@@ -11,6 +11,7 @@ from keeptake.errors import ModelMissingError
 from keeptake.ledger import adherence
 from keeptake.ledger.adherence import judge_lagging, tempo_scatter
 from keeptake.ledger.bulk import upsert
+from keeptake.ledger.overviews import asked_and_heard
 from keeptake.ledger.tables import adherence as judgements
 from keeptake.ledger.tables import audio, embeddings, features, generations
 
@@ -77,6 +78,7 @@ def test_only_what_moved_is_judged_again(takes, monkeypatch):
     monkeypatch.setattr(adherence, "PAGE_ROWS", 2)
     judge_lagging(takes)
     assert judge_lagging(takes).is_empty()
+    before = {name: row["judged_at"] for name, row in stored(takes).items()}
     with takes.begin() as connection:
         connection.execute(
             sa.update(features).where(features.c.audio_sha256 == f"{0:064x}").values(tempo_bpm=140.0, versions="rhythm=2")
@@ -87,6 +89,9 @@ def test_only_what_moved_is_judged_again(takes, monkeypatch):
     assert counts_of(counts, "tempo") == {"exact": 1}
     assert stored(takes)["g0"]["terms"]["tempo"]["verdict"] == "exact"
     assert stored(takes)["g1"]["features_versions"] == "rhythm=1"
+    # The time of a judgement stayed that of the first one, and the scatter showed whom it had judged first as judged last.
+    after = {name: row["judged_at"] for name, row in stored(takes).items()}
+    assert after["g0"] > before["g0"] and after["g1"] == before["g1"]
 
 
 def test_a_take_of_which_nothing_can_be_judged_has_no_total_but_reasons(takes):
@@ -102,6 +107,15 @@ def test_a_take_of_which_nothing_can_be_judged_has_no_total_but_reasons(takes):
 def test_the_scatter_shows_asked_against_heard(takes):
     judge_lagging(takes)
     assert tempo_scatter(takes).rows() == [("g0", 140.0, 110.0, "wrong")]
+
+
+def test_what_was_asked_stands_beside_what_was_heard_with_its_verdict(takes):
+    with takes.begin() as connection:
+        asked = sa.update(generations).where(generations.c.generation_id == "g0").values(generation_params={"bpm": "110 BPM"})
+        connection.execute(asked)
+    assert asked_and_heard(takes).select("bpm_asked", "tempo_verdict").rows() == [("110 BPM", None)]
+    judge_lagging(takes)
+    assert asked_and_heard(takes).rows() == [("g0", "110 BPM", 110.0, None, None, "exact", "not-asked")]
 
 
 class WordsAndSound:

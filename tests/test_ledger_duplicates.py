@@ -16,7 +16,7 @@ from keeptake.errors import BusyError
 from keeptake.fingerprinting import fingerprint_day, prepare_fingerprinting
 from keeptake.ledger import duplicates
 from keeptake.ledger.bulk import upsert
-from keeptake.ledger.datasets import duplicate_audio
+from keeptake.ledger.datasets import duplicate_audio, excerpt_audio
 from keeptake.ledger.duplicates import (
     PAIRS_VERSION,
     Fingerprinted,
@@ -162,6 +162,7 @@ def test_a_medley_and_its_excerpts_are_kept_apart_from_duplicates(ledger):
 
     assert report == (5, 1, 4)
     assert duplicate_audio(ledger).rows() == [(name(1), name(5))]
+    assert set(excerpt_audio(ledger).rows()) == {tuple(sorted((name(n), name(4)))) for n in (1, 2, 3, 5)}
     assert [group.members for group in duplicate_groups(ledger)] == [(name(1), name(5))]
 
 
@@ -213,7 +214,7 @@ def test_a_day_is_fingerprinted_once_and_a_broken_file_does_not_stop_it(ledger, 
     assert audio_to_fingerprint(ledger, "2026-11-02") == []
 
     pool = Pool(1, initializer=partial(prepare_fingerprinting, store.url))
-    limits = Limits(budget_s=120, chunk_rows=2, item_timeout_s=60, item_memory_mb=2048)
+    limits = Limits(budget_s=120, chunk_rows=2, item_cpu_s=60, item_memory_mb=2048)
     report = fingerprint_day(ledger, DAY, pool, limits)
 
     assert (report.done, report.failed.total(), report.remaining) == (2, 1, 0)

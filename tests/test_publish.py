@@ -30,11 +30,11 @@ from keeptake.curation.publish import LEAKS, READERS, Published, publish, publis
 from keeptake.curation.readiness import readiness
 from keeptake.curation.versions import apply, diff
 from keeptake.embedding import DEFAULT_MODEL
-from keeptake.errors import BusyError, ConfigurationError, PublicationError
-from keeptake.formats import audiofolder, gate, hf_parquet, webdataset
+from keeptake.errors import BusyError, ConfigurationError, PublicationError, UnavailableError
+from keeptake.formats import audiofolder, clips, gate, hf_parquet, webdataset
 from keeptake.ledger.bulk import upsert
 from keeptake.ledger.connection import Ledger
-from keeptake.ledger.datasets import kept_by_genre, versions_that_hold
+from keeptake.ledger.datasets import kept_by_genre, leave_out, versions, versions_that_hold
 from keeptake.ledger.tables import (
     audio,
     dataset_rows,
@@ -125,12 +125,11 @@ class Studio:
             query = sa.select(generations.c.audio_sha256).where(generations.c.generation_id == f"gen_{number}")
             return str(connection.scalar(query))
 
-    def mark_copies(self, a: int, b: int) -> None:
+    def mark_copies(self, a: int, b: int, relation: str = "duplicate") -> None:
         first, second = sorted((self.sha256_of(a), self.sha256_of(b)))
+        pair = {"first_sha256": first, "second_sha256": second, "version": "1", "evidence": {"relation": relation}}
         with self.ledger.begin() as connection:
-            connection.execute(
-                duplicate_pairs.insert(), {"first_sha256": first, "second_sha256": second, "version": "1", "evidence": {}}
-            )
+            connection.execute(duplicate_pairs.insert(), pair)
 
     def place(self, number: int, vector: list[float]) -> None:
         """Give a take's audio its place in the space that search uses."""
@@ -194,7 +193,6 @@ def test_published_version_is_whole_and_recorded(whole_studio):
     published = whole_studio.publish(policy())
     assert published.is_new and sum(published.rows.values()) == 24
     assert datasets.verify("demo", datasets_dir=whole_studio.folder) == []
-    assert json.loads(json.dumps(published.as_json()))["rows"] == published.rows
     assert column(whole_studio.ledger, sa.select(generations.c.dataset_version).distinct()) == [f"demo/{published.version}"]
     assert column(whole_studio.ledger, sa.select(generations.c.used_for_training).distinct()) == [True]
     assert len(column(whole_studio.ledger, sa.select(dataset_rows.c.row_id))) == 24
@@ -296,6 +294,37 @@ def test_diff_tells_what_came_and_went_and_rebuilds_the_newer_rows(studio):
     assert explain(studio.ledger, "gen_0")["decisions"][0]["reason"] == "low-score"
 
 
+def test_diff_tells_first_how_a_version_was_made_otherwise(studio, monkeypatch):
+    """Every clip had another loudness and rate, and the diff said: none. Rows alone were compared, which say nothing of these."""
+    studio.publish(policy())
+    monkeypatch.setitem(publishing.FORMAT_VERSIONS, "clips", "clips-of-tomorrow")
+    studio.publish(policy(audio={"sample_rate_hz": 44_100, "loudness_lufs": -14.0}, licences={"by_provider": {"suno": "owned"}}))
+    changes = datasets.diff("demo", "v1", "v2", datasets_dir=studio.folder)
+    made = changes.filter(pl.col("change") == "made-otherwise")
+    assert changes.head(made.height).equals(made) and made["id"].null_count() == made["generation_id"].null_count() == made.height
+    told = {columns[0]: reason for columns, reason in made.select("columns", "reason").iter_rows()}
+    assert told == {
+        "policy.audio.sample_rate_hz": "32000 → 44100",
+        "policy.audio.loudness_lufs": "null → -14.0",
+        "policy.licences.by_provider.suno": "null → owned",
+        "formats.clips": f"{clips.CLIPS_VERSION} → clips-of-tomorrow",
+    }
+    assert set(changes["change"]) == {"made-otherwise", "changed"}  # the licence stands in every row
+    assert datasets.diff("demo", "v1", "v1", datasets_dir=studio.folder).is_empty()
+
+
+def test_diff_calls_cut_anew_only_what_is_in_with_other_clips(studio):
+    """From the newer version back to the older one, every take that had come since was told to be cut anew."""
+    studio.add([30], content=tone(30, 20.0), duration_s=20.0)
+    studio.publish(policy())
+    studio.add([31])
+    studio.publish(policy(audio={"max_clip_s": 8.0}))
+    older, newer = visible(studio)
+    forth, back = (datasets.diff("demo", *given, datasets_dir=studio.folder) for given in ((older, newer), (newer, older)))
+    gone = [dict(each.filter(change="removed").select("generation_id", "reason").iter_rows()) for each in (forth, back)]
+    assert gone == [{"gen_30": "cut-anew"}, {"gen_30": "cut-anew", "gen_31": f"not in {older}"}]
+
+
 def test_rows_keep_their_splits_from_version_to_version(studio):
     studio.publish(policy())
     studio.add(range(24, 80))
@@ -307,7 +336,11 @@ def test_rows_keep_their_splits_from_version_to_version(studio):
 
 
 def test_rebuild_gives_equal_bytes_with_other_threads_and_in_another_process(whole_studio, tmp_path):
-    published = whole_studio.publish(policy(formats={"has_ace_step": True, "has_stable_audio": True}), threads=2)
+    everything = policy(
+        formats={"has_ace_step": True, "has_stable_audio": True}, audio={"has_master": True, "min_clip_s": 0.5, "max_clip_s": 1.2}
+    )
+    published = whole_studio.publish(everything, threads=2)
+    assert sum(published.rows.values()) == 48
     whole_studio.score({"gen_3": 0.2})  # what the ledger says today does not matter
     assert rebuild(published.path, tmp_path / "again", read_audio=whole_studio.read, threads=1) == []
     for sha256, content in whole_studio.audio.items():
@@ -372,6 +405,65 @@ def test_broken_off_between_rename_and_ledger_the_next_call_records_it(studio, m
     assert not again.is_new and visible(studio) == [again.version]
     assert len(column(studio.ledger, sa.select(dataset_rows.c.row_id))) == 24
     assert column(studio.ledger, sa.select(generations.c.used_for_training).distinct()) == [True]
+
+
+@pytest.fixture
+def published_and_killed(studio, monkeypatch):
+    """A version that was made visible by a process that died before the ledger knew of it, and rows that moved since."""
+    with monkeypatch.context() as broken:
+        fails_in("record")(broken)
+        with pytest.raises(KeyboardInterrupt):
+            studio.publish(policy())
+    where = dict(datasets.load("demo", datasets_dir=studio.folder).select("generation_id", "split").iter_rows())
+    in_test, in_train = (next(name for name, split in where.items() if split == wanted) for wanted in ("test", "train"))
+    studio.score({in_test: 0.1, in_train: 0.6})
+    studio.add([90], user_prompt=f"beat number {in_test.removeprefix('gen_')}")
+    return studio, in_test
+
+
+def test_a_version_whose_process_was_killed_is_recorded_before_the_next_choice(published_and_killed):
+    """Only a version with equal rows was recorded later: where one had moved, its test takes were free to enter train."""
+    studio, in_test = published_and_killed
+    second = studio.publish(policy(splits={"valid": 0.0, "test": 0.0}))
+    assert [row["version"].partition("-")[0] for row in versions(studio.ledger, "demo")] == ["v1", "v2"]
+    assert second.is_new and len(versions_that_hold(studio.ledger, in_test)) == 1
+    assert explain(studio.ledger, "gen_90")["decisions"][0]["split"] == "test"
+
+
+def test_control_without_the_record_kin_of_a_test_take_may_go_anywhere(published_and_killed, monkeypatch):
+    studio, in_test = published_and_killed
+    monkeypatch.setattr(publishing, "_record_what_is_visible", lambda *_: None)
+    studio.publish(policy(splits={"valid": 0.0, "test": 0.0}))
+    assert versions_that_hold(studio.ledger, in_test) == []
+    assert explain(studio.ledger, "gen_90")["decisions"][0]["split"] == "train"
+
+
+def test_a_visible_version_that_cannot_be_recorded_is_named(published_and_killed):
+    studio, _ = published_and_killed
+    (version,) = visible(studio)
+    (studio.folder / "demo" / version / "lineage" / "rows.parquet").unlink()
+    with pytest.raises(PublicationError, match=rf"demo/{version} is visible, unknown to the ledger, and lacks .*rows.parquet"):
+        studio.publish(policy())
+
+
+def test_a_version_of_another_ledger_stops_no_publication(studio):
+    first = studio.publish(policy())
+    publishing.shutil.copytree(first.path, studio.folder / "demo" / "v1-0123456789ab")
+    studio.score({"gen_3": 0.6})
+    second = studio.publish(policy())
+    assert [row["version"] for row in versions(studio.ledger, "demo")] == [first.version, second.version]
+
+
+def test_folders_that_are_no_versions_disturb_nobody(studio):
+    """A copy that somebody kept beside a version, named with .bak, made list, publish and load of every dataset fail."""
+    first = studio.publish(policy())
+    home = studio.folder / "demo"
+    for name in (f"{first.version}.bak", "v2-old", "v3-0123456789AB", "vx-0123456789ab"):
+        publishing.shutil.copytree(first.path, home / name)
+    assert visible(studio) == [first.version]
+    assert [row["version"] for row in datasets.list_versions(datasets_dir=studio.folder)] == [first.version]
+    assert datasets.load("demo", datasets_dir=studio.folder).height == 24
+    assert not studio.publish(policy()).is_new
 
 
 def test_killed_process_leaves_nothing_visible(studio, tmp_path):
@@ -464,16 +556,16 @@ def move_to(studio: Studio, number: int, split: str) -> None:
         connection.execute(sa.update(selections).where(of_take).values(split=split, is_kept=True, reason=None))
 
 
-@pytest.mark.parametrize("kind", ["exact", "prompt", "fingerprint", "embedding", "user"])
+@pytest.mark.parametrize("kind", ["exact", "prompt", "fingerprint", "excerpt", "embedding", "user"])
 def test_planted_leaks_block_publication(studio, monkeypatch, kind):
     if kind == "exact":
         studio.add([50], content=tone(1))
     if kind == "prompt":
         studio.add([50], user_prompt="  Beat NUMBER 1!")
-    if kind in ("fingerprint", "embedding", "user"):
+    if kind in ("fingerprint", "excerpt", "embedding", "user"):
         studio.add([50], user_id="user1")
-    if kind == "fingerprint":
-        studio.mark_copies(1, 50)
+    if kind in ("fingerprint", "excerpt"):
+        studio.mark_copies(1, 50, "excerpt" if kind == "excerpt" else "duplicate")
     if kind == "embedding":
         studio.place(1, [1.0, 0.0, 0.02])
         studio.place(50, [1.0, 0.02, 0.0])
@@ -491,11 +583,40 @@ def test_planted_leaks_block_publication(studio, monkeypatch, kind):
     assert visible(studio) == []
 
 
+def test_a_published_part_is_in_the_split_of_its_whole(studio):
+    """Excerpts were filtered out of the pairs that groups and leaks are made of: song and clip stood in two splits."""
+    for whole in range(0, 24, 2):
+        studio.mark_copies(whole, whole + 1, "excerpt")
+    published = studio.publish(policy())
+    where = dict(datasets.load("demo", datasets_dir=studio.folder).select("generation_id", "split").iter_rows())
+    assert sum(published.rows.values()) == 24 and published.left_out == {} and len(set(where.values())) > 1
+    assert all(where[f"gen_{whole}"] == where[f"gen_{whole + 1}"] for whole in range(0, 24, 2))
+
+
+def test_control_where_excerpts_make_no_group_the_last_look_stops_the_version(studio, monkeypatch):
+    for whole in range(0, 24, 2):
+        studio.mark_copies(whole, whole + 1, "excerpt")
+    choose = publishing.choose
+    monkeypatch.setattr(publishing, "choose", lambda *given, excerpts, **named: choose(*given, **named))
+    with pytest.raises(PublicationError, match=r"leaks between splits \(\d+ excerpt\)"):
+        studio.publish(policy())
+    assert visible(studio) == []
+
+
 def test_empty_selection_says_why_and_leaves_the_present_version(studio):
     first = studio.publish(policy())
-    with pytest.raises(PublicationError, match=r"keeps no take \(low-score 24\): loosen policies/demo.toml"):
+    with pytest.raises(PublicationError, match=rf"keeps no take \(low-score 24\): loosen {settings().policies_dir}/demo.toml"):
         studio.publish(policy(select={"min_score": 0.95}))
     assert visible(studio) == [first.version]
+
+
+def test_the_policy_to_loosen_is_named_in_the_folder_of_the_settings(studio, monkeypatch):
+    """It was said to lie in policies/, whatever KEEPTAKE_POLICIES_DIR named."""
+    monkeypatch.setenv("KEEPTAKE_POLICIES_DIR", "/of/the/team")
+    settings.cache_clear()
+    with pytest.raises(PublicationError, match=r"loosen /of/the/team/demo.toml"):
+        studio.publish(policy(select={"min_score": 0.95}))
+    settings.cache_clear()
 
 
 def test_missing_audio_is_named(studio):
@@ -507,6 +628,18 @@ def test_missing_audio_is_named(studio):
         return studio.audio[sha256]
 
     with pytest.raises(PublicationError, match=r"the audio of gen_7 .* cannot be read.*nothing was published"):
+        studio.publish(policy(), read_audio=read)
+    assert visible(studio) == []
+
+
+@pytest.mark.parametrize("kind", [UnavailableError, ConfigurationError])
+def test_a_store_that_is_away_or_wrong_is_no_fault_of_the_take(studio, kind):
+    """With S3 away, people were told to fetch the take again, and the command ended with the code of a refused version."""
+
+    def read(sha256: str) -> bytes:
+        raise kind("the audio store does not answer")
+
+    with pytest.raises(kind, match=r"^the audio store does not answer$"):
         studio.publish(policy(), read_audio=read)
     assert visible(studio) == []
 
@@ -611,6 +744,33 @@ def test_every_take_tells_its_story(studio):
         explain(studio.ledger, "gen_99")
 
 
+def test_siblings_are_those_whose_prompts_splits_call_equal(studio):
+    """Explain compared prompts in lower case alone: it named no sibling for a take that stood in its sibling's group."""
+    studio.add([70], user_prompt="  Beat NUMBER 3!", content=tone(70))
+    assert explain(studio.ledger, "gen_3")["siblings"] == ["gen_70"]
+    assert explain(studio.ledger, "gen_70")["siblings"] == ["gen_3"]
+    assert explain(studio.ledger, "gen_4")["siblings"] == []
+
+
+def test_the_time_of_a_decision_is_that_of_its_last_change(studio):
+    """The time stayed that of the first decision, whatever was decided since."""
+
+    def times() -> dict[str, datetime]:
+        query = sa.select(generations.c.generation_id, selections.c.decided_at).join(
+            generations, generations.c.id == selections.c.generation
+        )
+        with studio.ledger.begin() as connection:
+            return dict(connection.execute(query).all())
+
+    publishing.curate(studio.ledger, policy())
+    first = times()
+    studio.score({"gen_3": 0.1})
+    publishing.curate(studio.ledger, policy())
+    assert {name for name, at in times().items() if at > first[name]} == {"gen_3"}
+    leave_out(studio.ledger, "demo", ["gen_5"], "too-quiet", "every clip of it")
+    assert {name for name, at in times().items() if at > first[name]} == {"gen_3", "gen_5"}
+
+
 def test_readiness_counts_what_the_policy_keeps_by_genre(studio):
     goal = policy(readiness={"takes": 100}, balance={"genre_cap": 0.5})
     publishing.curate(studio.ledger, goal)
@@ -653,6 +813,32 @@ def test_what_is_not_there_is_named_with_what_is(studio):
         datasets.load("demo", version="v9", datasets_dir=studio.folder)
     with pytest.raises(ConfigurationError, match="no split 'dev': there are train, valid, test"):
         datasets.load("demo", split="dev", datasets_dir=studio.folder)  # type: ignore[call-overload]
+    with pytest.raises(ConfigurationError, match=r"no split 'validation': did you mean valid\?"):
+        datasets.load("demo", split="validation", datasets_dir=studio.folder)  # type: ignore[call-overload]
+    with pytest.raises(ConfigurationError, match="no kind 'pandas': there are frame, path, torch"):
+        datasets.load("demo", kind="pandas", datasets_dir=studio.folder)  # type: ignore[call-overload]
+
+
+def test_a_split_without_rows_has_no_folder_to_give(studio):
+    """A path was given to a folder that was not there, and the trainer said so an hour later."""
+    published = studio.publish(policy(splits={"valid": 0.0, "test": 0.25}))
+    with pytest.raises(ConfigurationError, match=rf"demo {published.version} has no rows in valid.*: there are train, test"):
+        datasets.load("demo", split="valid", kind="path", datasets_dir=studio.folder)
+    assert datasets.load("demo", split="test", kind="path", datasets_dir=studio.folder) == published.path / "test"
+    assert datasets.load("demo", split="valid", datasets_dir=studio.folder).is_empty()
+
+
+def test_folders_may_be_text_and_versions_numbers(studio):
+    first = studio.publish(policy())
+    studio.score({"gen_3": 0.6})
+    studio.publish(policy())
+    folder = str(studio.folder)
+    assert datasets.load("demo", version=1, kind="path", datasets_dir=folder) == first.path
+    assert datasets.show_version("demo", 1, datasets_dir=folder)["version"] == first.version
+    assert datasets.verify("demo", 2, datasets_dir=folder) == [] and len(datasets.list_versions(datasets_dir=folder)) == 2
+    assert datasets.diff("demo", 1, 2, datasets_dir=folder)["generation_id"].to_list() == ["gen_3"]
+    with pytest.raises(ConfigurationError, match="no version 3 of demo"):
+        datasets.load("demo", version=3, datasets_dir=folder)
 
 
 def test_versions_are_listed_and_shown(studio):

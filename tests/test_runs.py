@@ -1,14 +1,24 @@
 """Runs from the command line: what a failure says."""
 
+import re
+
 import dagster as dg
 import pytest
 
-from dagster_project import runs
-from keeptake.errors import ConfigurationError, KeeptakeError, PublicationError
+from dagster_project import cli, runs
+from keeptake.errors import (
+    BusyError,
+    ConfigurationError,
+    KeeptakeError,
+    LedgerUnavailableError,
+    PublicationError,
+    UnavailableError,
+)
+from keeptake.settings import settings
 
 
 def fail(kind, monkeypatch, *, cause=None):
-    """The sentence that a job's failure becomes."""
+    """What a job's failure becomes."""
 
     @dg.op
     def broken_step():
@@ -23,19 +33,19 @@ def fail(kind, monkeypatch, *, cause=None):
         patch.setattr(dg.DagsterInstance, "get", lambda: instance)
         with pytest.raises(KeeptakeError) as failed:
             runs.execute("broken")
-    return str(failed.value)
+    return failed.value
 
 
 @pytest.mark.parametrize("kind", [PublicationError, ConfigurationError, KeeptakeError])
 def test_a_failure_on_purpose_is_one_sentence_and_nothing_else_on_the_terminal(kind, monkeypatch, capfd):
     """A policy that kept no take once printed three stacks of Dagster's."""
-    said = fail(kind, monkeypatch)
+    said = str(fail(kind, monkeypatch))
     assert said.endswith(f"of broken failed: broken_step: keeptake.errors.{kind.__name__}: there is no such thing")
     assert capfd.readouterr().err == ""
 
 
 def test_a_mistake_of_ours_comes_with_its_stack(monkeypatch):
-    said = fail(ZeroDivisionError, monkeypatch)
+    said = str(fail(ZeroDivisionError, monkeypatch))
     assert "ZeroDivisionError: there is no such thing" in said
     assert "in broken_step" in said and "test_runs.py" in said
 
@@ -48,6 +58,39 @@ def test_control_at_dagsters_own_level_the_stack_stands_on_the_terminal(monkeypa
 
 def test_our_own_sentence_is_told_not_what_it_came_from(monkeypatch):
     """A full disk was told as `OSError: [Errno 28]` with its stack, without what to do."""
-    said = fail(PublicationError, monkeypatch, cause=OSError(28, "No space left on device"))
+    said = str(fail(PublicationError, monkeypatch, cause=OSError(28, "No space left on device")))
     assert said.endswith("keeptake.errors.PublicationError: there is no such thing")
-    assert "No space left" in fail(RuntimeError, monkeypatch, cause=OSError(28, "No space left on device"))  # not ours: its cause
+    cause = OSError(28, "No space left on device")
+    assert "No space left" in str(fail(RuntimeError, monkeypatch, cause=cause))  # not ours: its cause
+
+
+@pytest.mark.parametrize(
+    ("kind", "code"),
+    [
+        (ConfigurationError, 2),
+        (UnavailableError, 3),
+        (LedgerUnavailableError, 3),
+        (BusyError, 4),
+        (PublicationError, 5),
+        (KeeptakeError, 1),
+        (ZeroDivisionError, 1),
+    ],
+)
+def test_the_exit_code_tells_what_kind_of_failure_it_was(kind, code, monkeypatch):
+    """Publishing ended with 5 whatever had failed: with S3 away for a minute, scripts gave up instead of trying again."""
+    failure = fail(kind, monkeypatch)
+    assert next((code for ours, code in cli.EXIT_CODES.items() if isinstance(failure, ours)), 1) == code
+
+
+@pytest.mark.parametrize("policy", ["{elsewhere}/mine.toml", "../elsewhere/mine", "drafts/mine", "{home}/drafts/mine.toml"])
+def test_a_policy_of_another_folder_is_refused_in_a_sentence(policy, tmp_path, ledger, monkeypatch):
+    """`keeptake publish other/mine.toml` ended in Dagster's own traceback about a partition that it does not know."""
+    for folder in ("policies/drafts", "elsewhere"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "mine.toml").write_text("")
+    monkeypatch.setenv("KEEPTAKE_POLICIES_DIR", str(tmp_path / "policies"))
+    settings.cache_clear()
+    given = policy.format(elsewhere=tmp_path / "elsewhere", home=tmp_path / "policies")
+    with pytest.raises(ConfigurationError, match=f"the policy {re.escape(given)} does not lie in {tmp_path / 'policies'}: move"):
+        runs.publish_policy(ledger, given)
+    settings.cache_clear()

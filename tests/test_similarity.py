@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 
 import numpy as np
 import psycopg
@@ -19,6 +20,7 @@ from keeptake.errors import ConfigurationError
 from keeptake.ledger import similarity
 from keeptake.ledger.connection import Ledger, libpq_url
 from keeptake.ledger.embeddings import current_scaler, index_name, read_scaler, renew_space, scaler_in_use
+from keeptake.ledger.overviews import neighbours_of_examples
 from keeptake.ledger.similarity import EmbeddingPendingError, Filters, similar
 from keeptake.ledger.vectors import outdated_by_day
 
@@ -453,3 +455,32 @@ class TestRenewal:
         mixed = np.argmax(old[:, :same] @ new[:, :same].T, axis=1) == np.arange(300)
         assert np.mean(np.argmax(new @ new.T, axis=1) == np.arange(300)) == 1
         assert np.mean(mixed) < 0.5
+
+
+def uses_of(ledger, scaler):
+    """How often the scaler's index was read so far; a session tells it at its end, at the latest a second later."""
+    ledger.dispose()
+    time.sleep(1.0)
+    with ledger.begin() as connection:
+        query = sa.text("SELECT idx_scan FROM pg_stat_user_indexes WHERE indexrelname = :name")
+        return connection.scalar(query, {"name": index_name(scaler.id)})
+
+
+def test_the_neighbours_that_are_shown_come_from_the_index_and_are_the_nearest(placed, vectors):
+    """Ordered by the vector as it is stored, and not as the index has it, every vector was compared with each example."""
+    with placed.begin() as connection:
+        scaler = scaler_in_use(connection, DEFAULT_MODEL)
+    before = uses_of(placed, scaler)
+    shown = neighbours_of_examples(placed, scaler)
+    assert shown.height == 9 and shown["example"].n_unique() == 3
+    for example, group in shown.group_by("example"):
+        expected = [
+            sha(int(found.generation_id[1:]))
+            for found in similar(placed, next(f"g{n}" for n in range(TAKES) if sha(n) == example[0]), k=3)
+        ]
+        assert sorted(group["neighbour"]) == sorted(expected)
+    assert uses_of(placed, scaler) > before
+
+
+def test_without_a_space_no_neighbours_are_shown(ledger):
+    assert neighbours_of_examples(ledger, None).columns == ["example", "neighbour", "cosine"]

@@ -39,7 +39,7 @@ from keeptake.stages import embed_day, hear_day, prepare_hearing, prepare_openin
 DAY = "2026-11-01"
 FILES = 24
 CHUNK = 4
-LIMITS = Limits(budget_s=300, chunk_rows=CHUNK, item_timeout_s=60, item_memory_mb=2048)
+LIMITS = Limits(budget_s=300, chunk_rows=CHUNK, item_cpu_s=60, item_memory_mb=2048)
 
 # Lives in a folder of its own because workers import it by name; every call of the analyzer leaves a line.
 COUNTED = """
@@ -63,7 +63,7 @@ def listen(calls, poison, item):
 
 def run(url, store, calls, chunk, workers, poison=""):
     pool = Pool(workers, initializer=functools.partial(prepare, store))
-    limits = Limits(budget_s=300, chunk_rows=chunk, item_timeout_s=60, item_memory_mb=2048)
+    limits = Limits(budget_s=300, chunk_rows=chunk, item_cpu_s=60, item_memory_mb=2048)
     ledger = Ledger(url)
     report = stages.hear_day(ledger, "2026-11-01", pool, limits, listen=functools.partial(listen, calls, poison))
     ledger.dispose()
@@ -453,7 +453,7 @@ def test_a_take_with_known_audio_moves_on_without_work(day, clicks, tmp_path):
 
 
 def test_a_time_budget_commits_what_it_has_and_says_what_remains(day):
-    report = hear_day(day, DAY, Pool(1), Limits(budget_s=0.0, chunk_rows=CHUNK, item_timeout_s=60, item_memory_mb=2048))
+    report = hear_day(day, DAY, Pool(1), Limits(budget_s=0.0, chunk_rows=CHUNK, item_cpu_s=60, item_memory_mb=2048))
     assert (report.done, report.remaining) == (0, FILES)
     assert pending_by_day(day) == {DAY: FILES}
 

@@ -75,7 +75,8 @@ def test_the_small_picture_of_an_analysis_is_at_most_40_kilobytes():
     assert Image.open(io.BytesIO(png)).size == (722, 501)
 
 
-YELLOW_DOT = "#eccb89"  # of `half/double`, as light as dots are drawn
+YELLOW_DOT = "#eccb89"  # of `half` and `double`, as light as dots are drawn
+DOTS = {"exact": "#7fb2c5", "half": YELLOW_DOT, "double": YELLOW_DOT, "wrong": "#e8a38a"}
 
 
 def scatter() -> bytes:
@@ -97,6 +98,18 @@ def commonest(png: bytes, colours: int) -> bytes:
     written = io.BytesIO()
     Image.open(io.BytesIO(png)).convert("RGB").quantize(colours, Image.Quantize.MEDIANCUT).save(written, "png")
     return written.getvalue()
+
+
+@pytest.mark.parametrize("verdict", DOTS)
+def test_every_verdict_has_its_dots(verdict):
+    """Takes at half and double tempo were never drawn: the picture looked for a verdict `half/double`, which nobody gives."""
+
+    def inked(tempi_bpm: list[float]) -> int:
+        drawn = colours(asked_against_heard(tempi_bpm, tempi_bpm, [verdict] * len(tempi_bpm)))
+        wanted = [int(DOTS[verdict][i : i + 2], 16) for i in (1, 3, 5)]
+        return int((np.abs(drawn - wanted).max(axis=1) <= 24).sum())
+
+    assert inked([90.0, 110.0, 130.0]) > inked([]) + 100  # pixels, beside the one in the legend
 
 
 # Words and ways to listen

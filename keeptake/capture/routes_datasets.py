@@ -75,7 +75,7 @@ async def show_version(name: Name, version: Version, request: Request, principal
 
 @router.get("/{name}/{version}/diff", **operation(dict[str, Any], 404))
 async def diff_versions(name: Name, version: Version, to: Other, request: Request, principal: Exporting) -> Response:
-    """Rows added, removed and changed between a version and a newer one, each with its reason."""
+    """How a version was made otherwise than an older one, and the rows added, removed and changed, each with its reason."""
     changes = await _found(_changes, name, version, to, _folder(request))
     return json_answer({"items": changes}, headers={"Cache-Control": FOR_EVER})
 
@@ -111,8 +111,10 @@ def _folder(request: Request) -> Path:
 async def _found(read: Any, *given: Any) -> Any:  # noqa: ANN401 -- whatever the reader gives
     try:
         return await asyncio.to_thread(read, *given)
-    except ConfigurationError as error:
-        raise Problem(404, "dataset-unknown", str(error)) from None
+    except ConfigurationError:  # its own sentence names the folder on this machine
+        raise Problem(
+            404, "dataset-unknown", f"no such dataset or version: GET {PREFIX} names those that are published"
+        ) from None
 
 
 def _listed(name: str | None, folder: Path) -> list[dict[str, Any]]:

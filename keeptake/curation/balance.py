@@ -50,8 +50,8 @@ def cut(takes: pl.DataFrame, balance: Balance) -> pl.DataFrame:
     counts = dict(takes.group_by("genre").len().sort("genre").iter_rows())
     quotas = capped(counts, balance.genre_cap)
     most = balance.max_takes or takes.height
-    if sum(quotas.values()) > most:
-        share = max(balance.genre_cap, 1 / len(counts))
+    share = max(balance.genre_cap, 1 / len(counts))
+    if sum(quotas.values()) > most and share < 1:  # a genre that may hold it all is stopped by the size alone
         quotas = {genre: min(quota, max(1, int(share * most))) for genre, quota in quotas.items()}
     promised = int(balance.genre_floor * most) if balance.max_takes else 0
     ranked = takes.with_columns(

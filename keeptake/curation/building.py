@@ -19,8 +19,8 @@ from typing import Any
 import polars as pl
 
 from keeptake.curation.policy import Policy, read_policy
-from keeptake.curation.versions import ROWS_VERSION, read_lineage
-from keeptake.errors import BusyError, KeeptakeError, PublicationError
+from keeptake.curation.versions import ROWS_VERSION, complete, read_lineage
+from keeptake.errors import BusyError, ConfigurationError, KeeptakeError, PublicationError, UnavailableError
 from keeptake.formats import (
     ace_step,
     audiocraft,
@@ -35,12 +35,11 @@ from keeptake.formats import (
     webdataset,
 )
 from keeptake.formats.sidecars import write_json
+from keeptake.stage import Progress, silent
 
 ReadAudio = Callable[[str], bytes]
-Progress = Callable[[str, int, int], None]
 
 STAGED = ".staged"
-MASTERS = "masters"
 TOO_QUIET = "too-quiet"
 FORMAT_VERSIONS = {
     "rows": ROWS_VERSION,
@@ -81,8 +80,8 @@ class Stage:
 
     @property
     def rows(self) -> pl.DataFrame:
-        """Rows of the version, with the length of each clip in `frames`."""
-        return pl.read_parquet(self.folder / "lineage" / "rows.parquet")
+        """Rows of the version, with what was measured of each written clip: `frames` and `loudness_lufs`."""
+        return complete(pl.read_parquet(self.folder / "lineage" / "rows.parquet"))
 
     @property
     def lineage(self) -> dict[str, Any]:
@@ -93,10 +92,6 @@ class Stage:
     def policy(self) -> Policy:
         """Policy that the version was made by."""
         return read_policy(self.lineage["policy"], origin=f"{self.name}/{self.version}")
-
-
-def silent(stage: str, done: int, total: int) -> None:
-    """Report progress to nobody."""
 
 
 def staged(datasets_dir: Path, name: str) -> Stage | None:
@@ -117,12 +112,12 @@ def write_audio(
     progress: Progress = silent,
     threads: int = 2,
 ) -> None:
-    """Write the clips, and then the rows whose clips can be heard, with their lengths: a stage with rows has all of its audio."""
+    """Write the clips, and then the rows whose clips can be heard, as measured: a stage with rows has all of its audio."""
     policy = read_policy(dict(lineage["policy"]), origin=stage.version)
     for split in rows["split"].unique():
         (stage.folder / split).mkdir(exist_ok=True)
         if policy.audio.has_master:
-            (stage.folder / MASTERS / split).mkdir(parents=True, exist_ok=True)
+            (stage.folder / clips.MASTERS / split).mkdir(parents=True, exist_ok=True)
     takes = [part for _, part in rows.sort("audio_sha256", "id").group_by("audio_sha256", maintain_order=True)]
     written: list[clips.ClipWritten] = []
 
@@ -133,8 +128,8 @@ def write_audio(
         for done, found in enumerate(pool.map(write, takes), start=1):
             written.extend(found)
             progress("clips", done, len(takes))
-    lengths = pl.DataFrame(written, schema={"id": pl.String, "frames": pl.Int64, "peak": pl.Float64}, orient="row")
-    audible = lengths.filter(pl.col("peak") >= clips.MIN_PEAK)
+    measured = {"id": pl.String, "frames": pl.Int64, "peak": pl.Float64, "loudness_lufs": pl.Float64}
+    audible = pl.DataFrame(written, schema=measured, orient="row").filter(pl.col("peak") >= clips.MIN_PEAK)
     final = rows.join(audible, on="id", how="inner").sort("id")
     if final.is_empty():
         raise PublicationError(
@@ -145,6 +140,7 @@ def write_audio(
     counts = dict(lineage["counts"]) | {"kept": lineage["counts"]["kept"] - silent_takes}
     for split in set(rows["split"]) - set(final["split"]):
         shutil.rmtree(stage.folder / split)
+        shutil.rmtree(stage.folder / clips.MASTERS / split, ignore_errors=True)
     (stage.folder / "lineage").mkdir(exist_ok=True)
     write_json(stage.folder / "lineage" / "lineage.json", {**lineage, "left_out": left_out, "counts": counts})
     final.drop("peak").write_parquet(stage.folder / "lineage" / "rows.partial", statistics=False)
@@ -161,12 +157,14 @@ def _write_take(folder: Path, part: pl.DataFrame, policy: Policy, read_audio: Re
                 row["start_s"],
                 row["end_s"],
                 policy.audio.loudness_lufs,
-                folder / MASTERS / row["split"] / f"{row['id']}.flac" if policy.audio.has_master else None,
+                folder / clips.MASTERS / row["split"] / f"{row['id']}.flac" if policy.audio.has_master else None,
             )
         )
     sha256, generation_id = part["audio_sha256"][0], part["generation_id"][0]
     try:
         return clips.write_clips(read_audio(sha256), wanted, policy.audio.sample_rate_hz)
+    except (ConfigurationError, UnavailableError):  # of the store as a whole: no fault of this take
+        raise
     except (KeeptakeError, FileNotFoundError) as error:
         raise PublicationError(
             f"the audio of {generation_id} ({sha256[:12]}…) cannot be read: {error}; fetch it again, or leave it out; "
@@ -186,9 +184,9 @@ def write_jsonl(stage: Stage) -> None:
         if policy.formats.has_webdataset:
             webdataset.write(stage.folder, rows, sample_rate_hz=policy.audio.sample_rate_hz)
         if policy.formats.has_ace_step:
-            ace_step.write(stage.folder, rows, name=stage.name, location=stage.location)
+            ace_step.write(stage.folder, rows, name=stage.name, location=stage.location, has_master=policy.audio.has_master)
         if policy.formats.has_stable_audio:
-            stable_audio.write(stage.folder, location=stage.location)
+            stable_audio.write(stage.folder, location=stage.location, has_master=policy.audio.has_master)
 
 
 def write_parquet(stage: Stage) -> None:
@@ -242,7 +240,7 @@ def rebuild(folder: Path, to: Path, *, read_audio: ReadAudio, threads: int = 2, 
     lineage = old.lineage
     stage = Stage(old.name, old.version, to, Path(lineage["location"]), is_new=True)
     with named_failures(to):
-        write_audio(stage, old.rows.drop("frames"), lineage, read_audio, progress=progress, threads=threads)
+        write_audio(stage, old.rows.drop("frames", "loudness_lufs"), lineage, read_audio, progress=progress, threads=threads)
         write_jsonl(stage)
         write_parquet(stage)
         write_csv(stage)

@@ -6,7 +6,7 @@ import sqlalchemy as sa
 
 from keeptake.errors import ConfigurationError
 from keeptake.ledger.connection import Ledger
-from keeptake.ledger.datasets import versions_that_hold
+from keeptake.ledger.datasets import asked_alike, versions_that_hold
 from keeptake.ledger.tables import adherence, analyses, audio, duplicate_pairs, features, generations, quality_scores, selections
 from keeptake.ledger.unknown import no_such_take
 from keeptake.records import file_id, rfc3339
@@ -56,7 +56,7 @@ def explain(ledger: Ledger, generation_id: str) -> dict[str, Any]:
             "scores": [_score(row) for row in scores],
             "adherence": None if judged is None else {"total": judged["total"], "terms": judged["terms"]},
             "duplicates": _duplicates(connection, sha256, key),
-            "siblings": _siblings(connection, take),
+            "siblings": _siblings(ledger, take),
             "decisions": [_decision(row) for row in decided],
         }
     return story | {"versions": versions_that_hold(ledger, generation_id)}
@@ -118,7 +118,6 @@ def _duplicates(connection: sa.Connection, sha256: str | None, key: int) -> list
     return [*found, *({"generation_id": other, "evidence": evidence} for other, evidence in connection.execute(paired))]
 
 
-def _siblings(connection: sa.Connection, take: Any) -> list[str]:  # noqa: ANN401 -- a row mapping
-    alike = sa.func.lower(generations.c.user_prompt) == take["user_prompt"].lower()
-    query = sa.select(generations.c.generation_id).where(alike, generations.c.id != take["id"])
-    return list(connection.scalars(query.order_by(generations.c.generation_id).limit(_MOST_RELATIVES)))
+def _siblings(ledger: Ledger, take: Any) -> list[str]:  # noqa: ANN401 -- a row mapping
+    alike = asked_alike(ledger, take["user_prompt"], most=_MOST_RELATIVES + 1)  # itself among them
+    return [other for other in alike if other != take["generation_id"]][:_MOST_RELATIVES]

@@ -1,8 +1,8 @@
 """Which takes belong together? Connected components over evidence, set by set.
 
 Conventions: a take is a row; evidence that two takes are related is a shared *hub* (their audio's hash, their prompt, their user)
-or a pair of audio files that were found to be duplicates. Components come from one sparse-graph call over a million rows; only
-components in which published splits contradict each other are walked row by row.
+or a pair of audio files that were found to hold the same sound. Components come from one sparse-graph call over a million rows;
+only components in which published splits contradict each other are walked row by row.
 
 Belongs here: components and their contradictions. Does not: finding duplicates (`duplicates.py`), which split a group gets
 (`splits.py`).
@@ -32,7 +32,7 @@ def components(takes: pl.DataFrame, pairs: pl.DataFrame, hubs: Sequence[str]) ->
     takes : pl.DataFrame
         With `audio_sha256` and the columns named in `hubs`; a null links nothing.
     pairs : pl.DataFrame
-        `first_sha256`, `second_sha256`: audio files that are duplicates.
+        `first_sha256`, `second_sha256`: audio files that hold the same sound.
     hubs : sequence of str
         Columns whose equal values link takes.
 

@@ -1,8 +1,8 @@
 """Does anything stand on both sides? The last look at a version's rows before it becomes visible.
 
-Conventions: a leak is evidence that two rows of different splits are the same audio, sound alike, or were asked for alike. The
-look is independent of how groups were made: it takes the finished rows, and the evidence, and joins them. Belongs here: the
-check. Does not: preventing leaks (`splits.py`), finding duplicates (`duplicates.py`).
+Conventions: a leak is evidence that two rows of different splits are the same audio, share a part, sound alike, or were asked for
+alike. The look is independent of how groups were made: it takes the finished rows, and the evidence, and joins them. Belongs
+here: the check. Does not: preventing leaks (`splits.py`), finding duplicates (`duplicates.py`).
 """
 
 from collections.abc import Mapping
@@ -22,6 +22,7 @@ def find_leaks(
     rows: pl.DataFrame,
     pairs: pl.DataFrame,
     *,
+    excerpts: pl.DataFrame,
     prompt_keys: pl.DataFrame,
     hold_out_users: bool = False,
     vectors: Mapping[str, np.ndarray] | None = None,
@@ -34,6 +35,8 @@ def find_leaks(
         A version's rows: `id, split, generation_id, audio_sha256, user`.
     pairs : pl.DataFrame
         Duplicate audio files: `first_sha256, second_sha256`.
+    excerpts : pl.DataFrame
+        Audio files that share a part, in the same columns.
     prompt_keys : pl.DataFrame
         `generation_id, prompt_key`: the normalised prompts.
     hold_out_users : bool
@@ -44,7 +47,7 @@ def find_leaks(
     Returns
     -------
     pl.DataFrame
-        `kind` (exact, fingerprint, embedding, prompt, user), `first` and `second` (row ids), `splits`; sorted.
+        `kind` (exact, fingerprint, excerpt, embedding, prompt, user), `first` and `second` (row ids), `splits`; sorted.
     """
     known = rows.select("id", "split", "generation_id", "audio_sha256", "user")
     prompted = known.join(prompt_keys, on="generation_id", how="left")
@@ -52,6 +55,7 @@ def find_leaks(
         _sharing(known, "audio_sha256", "exact"),
         _sharing(prompted, "prompt_key", "prompt"),
         _paired(known, pairs, "fingerprint"),
+        _paired(known, excerpts, "excerpt"),
     ]
     if hold_out_users:
         found.append(_sharing(known, "user", "user"))

@@ -92,12 +92,12 @@ class Audio(_Section):
     """The published audio."""
 
     sample_rate_hz: int = Field(32_000, ge=8_000, le=48_000, description="Rate of the mono training files.")
-    has_master: bool = Field(False, description="Also publish the take at its own rate and channels, under masters/.")
+    has_master: bool = Field(False, description="Also publish each clip at its own rate and channels, under masters/.")
     cut: Literal["none", "head", "segments"] = Field(
         "segments", description="Longer takes: left out, their beginning alone, or cut at bars and sections."
     )
     min_clip_s: float = Field(1.0, gt=0, le=MAX_CLIP_S, description="Shortest published clip.")
-    max_clip_s: float = Field(MAX_CLIP_S, gt=0, description="Longest published clip.")
+    max_clip_s: float = Field(MAX_CLIP_S, gt=0, le=MAX_CLIP_S, description="Longest published clip.")
     loudness_lufs: Annotated[float, Field(ge=-40, le=-5)] | None = Field(
         None, description="Bring clips to this loudness; absent: untouched."
     )
@@ -159,7 +159,8 @@ def load_policy(policy: str | Path, policies_dir: Path = Path("policies")) -> Po
     Raises
     ------
     ConfigurationError
-        If there is none, if it is not TOML, or if a key or value cannot be; it names the key and what was probably meant.
+        If there is none, if it is not TOML, if it names another dataset than the file does, or if a key or value cannot be; it
+        names the key and what was probably meant.
     """
     path = Path(policy) if str(policy).endswith(".toml") else policies_dir / f"{policy}.toml"
     try:
@@ -170,6 +171,11 @@ def load_policy(policy: str | Path, policies_dir: Path = Path("policies")) -> Po
         raise ConfigurationError(f"the policy {path} is not TOML: {error}") from None
     if not NAME.fullmatch(path.stem):
         raise ConfigurationError(f"the policy {path}: a name has 1 to 64 of a-z 0-9 -, as it becomes a folder")
+    if fields.get("name", path.stem) != path.stem:
+        raise ConfigurationError(
+            f"the policy {path}: name = {fields['name']!r} would publish into another dataset's folder: leave the key out, the "
+            "file's name is the dataset's"
+        )
     return read_policy({"name": path.stem} | fields, origin=str(path))
 
 

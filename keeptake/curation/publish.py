@@ -21,12 +21,10 @@ from keeptake.curation.building import (
     FORMAT_VERSIONS,
     STAGED,
     TOO_QUIET,
-    Progress,
     ReadAudio,
     Stage,
     finish,
     named_failures,
-    silent,
     write_audio,
     write_csv,
     write_jsonl,
@@ -38,10 +36,13 @@ from keeptake.curation.select import Selection, choose
 from keeptake.curation.versions import content_hash, ordinal_of, plan_rows
 from keeptake.datasets import visible
 from keeptake.errors import PublicationError
-from keeptake.formats import card, figures, manifest
+from keeptake.formats import card, manifest
 from keeptake.formats.gate import GateReport, inspect
 from keeptake.ledger import datasets
 from keeptake.ledger.connection import Ledger
+from keeptake.ledger.overviews import score_distributions
+from keeptake.settings import settings
+from keeptake.stage import Progress, silent
 
 # The checks that a version passes before it becomes visible, by the names that the graph shows them under.
 LEAKS, READERS = "nothing_leaks_between_splits", "readers_lose_no_row"
@@ -61,17 +62,13 @@ class Published:
     left_out: dict[str, int]
     gate: list[dict[str, Any]]
 
-    def as_json(self) -> dict[str, Any]:
-        """What `keeptake publish --json` prints."""
-        return {"name": self.name, "version": self.version, "path": str(self.path), "rows": self.rows, "is_new": self.is_new}
-
 
 def curate(ledger: Ledger, policy: Policy) -> Selection:
     """Choose the takes of a dataset and store what the policy says of every take."""
     candidates = datasets.candidates(ledger, policy.select.formula)
     previous = datasets.published_rows(ledger, policy.name)
     pairs = pl.concat([datasets.duplicate_audio(ledger), alike(datasets.vectors(ledger))]).unique(maintain_order=True)
-    selection = choose(candidates, policy, pairs=pairs, previous=previous)
+    selection = choose(candidates, policy, pairs=pairs, excerpts=datasets.excerpt_audio(ledger), previous=previous)
     datasets.save_selection(ledger, policy.name, selection)
     return selection
 
@@ -123,18 +120,19 @@ def stage_version(
 ) -> Stage:
     """Choose takes, plan rows, and write their audio aside; what an earlier attempt left there is removed."""
     with ledger.claim(f"publishing {policy.name}"), named_failures(datasets_dir):
-        selection = curate(ledger, policy)
         home = datasets_dir.resolve() / policy.name
+        _record_what_is_visible(ledger, policy.name, home)
+        selection = curate(ledger, policy)
         shutil.rmtree(home / STAGED, ignore_errors=True)
         takes = datasets.kept_takes(ledger, policy.name, policy.select.formula)
         if takes.is_empty():
             raise PublicationError(_nothing_chosen(policy, selection))
         heard = datasets.heard_over_time(ledger, policy.name)
-        rows, scrubbed = plan_rows(takes, heard, policy, pseudonym_key=pseudonym_key)
+        rows, scrubbed, contradicted = plan_rows(takes, heard, policy, pseudonym_key=pseudonym_key)
         if rows.is_empty():
             raise PublicationError(f"the policy {policy.name} keeps {takes.height} takes, but no clip of the length it asks for")
         digest = content_hash(rows, policy, FORMAT_VERSIONS)
-        present = _present(ledger, policy.name, home, digest)
+        present = _present(policy.name, home, digest)
         if present is not None:
             _leave_out_silent(ledger, present, rows)
             return present
@@ -151,7 +149,8 @@ def stage_version(
             "left_out": selection.reasons(),
             "gone": _gone(ledger, policy.name, selection),
             "scrubbed": dict(sorted(scrubbed.items())),
-            "score_histogram": figures.binned(datasets.scores(ledger, policy.select.formula).to_list()),
+            "contradicted_prompts": contradicted,
+            "score_histogram": score_distributions(ledger)[policy.select.formula].counts,
             "made_with": {name: importlib.metadata.version(name) for name in _MADE_WITH},
         }
         stage = Stage(policy.name, version, home / STAGED / version, home / version, is_new=True)
@@ -174,15 +173,26 @@ def _gone(ledger: Ledger, name: str, selection: Selection) -> dict[str, str]:
     return dict(told.select("generation_id", "reason").iter_rows())
 
 
-def _present(ledger: Ledger, name: str, home: Path, digest: str) -> Stage | None:
-    """The newest visible version, where it says the same; one that the ledger does not know (we were killed) is recorded."""
-    known = [row["version"] for row in datasets.versions(ledger, name)]
+def _record_what_is_visible(ledger: Ledger, name: str, home: Path) -> None:
+    """Record the versions whose process died between the rename and the ledger: what they published fixes splits from now on."""
+    known = {row["ordinal"] for row in datasets.versions(ledger, name)}
+    for version in visible(home):
+        if ordinal_of(version) in known:  # it, or one of another ledger: ours never gives an ordinal that it sees in the folder
+            continue
+        try:
+            record(ledger, Stage(name, version, home / version, home / version, is_new=False))
+        except FileNotFoundError as error:
+            raise PublicationError(
+                f"{name}/{version} is visible, unknown to the ledger, and lacks {error.filename or error}: restore it, or move "
+                "it away if nobody trained on it; nothing was published"
+            ) from error
+
+
+def _present(name: str, home: Path, digest: str) -> Stage | None:
+    """The newest visible version, where it says the same."""
     for version in visible(home)[-1:]:  # an older one that said so was left: a take that is out again must not stay in
         if version.endswith(f"-{digest}"):
-            stage = Stage(name, version, home / version, home / version, is_new=False)
-            if version not in known:
-                record(ledger, stage)
-            return stage
+            return Stage(name, version, home / version, home / version, is_new=False)
     return None
 
 
@@ -224,6 +234,7 @@ def check_leaks(ledger: Ledger, stage: Stage) -> None:
     found = find_leaks(
         rows,
         datasets.duplicate_audio(ledger),
+        excerpts=datasets.excerpt_audio(ledger),
         prompt_keys=keys,
         hold_out_users=stage.policy.splits.hold_out_users,
         vectors=vectors,
@@ -263,7 +274,8 @@ def _published(stage: Stage, gate: list[dict[str, Any]]) -> Published:
 
 def _nothing_chosen(policy: Policy, selection: Selection) -> str:
     reasons = ", ".join(f"{reason} {count:,}" for reason, count in selection.reasons().items()) or "the ledger holds no takes"
-    return f"the policy {policy.name} keeps no take ({reasons}): loosen policies/{policy.name}.toml or run the pending work first"
+    file = settings().policies_dir / f"{policy.name}.toml"
+    return f"the policy {policy.name} keeps no take ({reasons}): loosen {file} or run the pending work first"
 
 
 def _refused(stage: Stage, report: GateReport) -> str:

@@ -137,7 +137,12 @@ def rules(policy: Policy) -> list[Rule]:
 
 
 def choose(
-    candidates: pl.DataFrame, policy: Policy, *, pairs: pl.DataFrame | None = None, previous: pl.DataFrame | None = None
+    candidates: pl.DataFrame,
+    policy: Policy,
+    *,
+    pairs: pl.DataFrame | None = None,
+    excerpts: pl.DataFrame | None = None,
+    previous: pl.DataFrame | None = None,
 ) -> Selection:
     """Choose the takes of a dataset.
 
@@ -148,7 +153,9 @@ def choose(
     policy : Policy
         What to choose by.
     pairs : pl.DataFrame, optional
-        Audio files that are duplicates of each other, columns as in `PAIRS`.
+        Audio files that are duplicates of each other, columns as in `PAIRS`: all but one of them are left out.
+    excerpts : pl.DataFrame, optional
+        Audio files that share a part, columns as in `PAIRS`: all may stay, in one split.
     previous : pl.DataFrame, optional
         Every row ever published under this name, columns as in `splits.PREVIOUS`.
 
@@ -158,13 +165,15 @@ def choose(
         Every candidate once: kept, or left out with the first reason.
     """
     pairs = pl.DataFrame(schema=PAIRS) if pairs is None else pairs
+    excerpts = pl.DataFrame(schema=PAIRS) if excerpts is None else excerpts
     previous = pl.DataFrame(schema=PREVIOUS) if previous is None else previous
     takes = candidates if candidates["generation"].is_sorted() else candidates.sort("generation")
     takes = takes.with_columns(genre=pl.col("genre").fill_null(UNKNOWN_GENRE))
     asked = rules(policy)
     failing = takes.select(pl.coalesce([pl.when(rule.fails).then(at) for at, rule in enumerate(asked)])).to_series()
     passing = _passing(takes, failing.is_null(), previous, policy)
-    assigned = assign(passing, pairs, previous, policy.splits).drop("generation")
+    others = takes.filter(failing.is_not_null())
+    assigned = assign(passing, pl.concat([pairs, excerpts]), previous, policy.splits, others=others).drop("generation")
     judged = _without_duplicates(pl.concat([passing, assigned], how="horizontal"), pairs)
     admitted = judged.filter(pl.col("reason").is_null())
     order = admitted["rank"].arg_sort()

@@ -1,8 +1,9 @@
 """Train, valid or test? A stable hash of the group decides, and what was published decides before it.
 
-Conventions: the split belongs to the group, never to the row. A group is named after its earliest take (least ledger id), so that
-takes that arrive later move nothing; the digits of that name are a SHA-256 and serve as the hash. What a take was published in
-before, it keeps for ever: `previous` holds every published row of all versions, those that no longer pass included.
+Conventions: the split belongs to the group, never to the row. A group is named after its earliest take (least ledger id), whether
+that one passes the policy or not, so that takes that arrive later move nothing and policies of equal shares agree; the digits of
+that name are a SHA-256 and serve as the hash. What a take was published in before, it keeps for ever: `previous` holds every
+published row of all versions, those that no longer pass included.
 
 Belongs here: groups to splits, and who must leave where evidence joins splits. Does not: finding groups (`groups.py`).
 """
@@ -39,7 +40,9 @@ def hubs(shares: Splits) -> list[str]:
     return ["audio_sha256", "prompt_key", *(["user_id"] if shares.hold_out_users else [])]
 
 
-def assign(takes: pl.DataFrame, pairs: pl.DataFrame, previous: pl.DataFrame, shares: Splits) -> pl.DataFrame:
+def assign(
+    takes: pl.DataFrame, pairs: pl.DataFrame, previous: pl.DataFrame, shares: Splits, *, others: pl.DataFrame
+) -> pl.DataFrame:
     """Give every take its group and split, or the reason why it must stay away.
 
     Parameters
@@ -47,11 +50,13 @@ def assign(takes: pl.DataFrame, pairs: pl.DataFrame, previous: pl.DataFrame, sha
     takes : pl.DataFrame
         Takes that pass the policy's own rules, with the columns of `PREVIOUS` but `split`.
     pairs : pl.DataFrame
-        Duplicate audio files: `first_sha256`, `second_sha256`.
+        Audio files that hold the same sound, whole or in part: `first_sha256`, `second_sha256`.
     previous : pl.DataFrame
         All rows ever published under this name, columns as in `PREVIOUS`.
     shares : Splits
         The policy's section.
+    others : pl.DataFrame
+        Takes of the ledger that do not pass, columns as of `takes`: they tie and name groups, and are given no split.
 
     Returns
     -------
@@ -59,7 +64,7 @@ def assign(takes: pl.DataFrame, pairs: pl.DataFrame, previous: pl.DataFrame, sha
         `generation`, `group_id`, `split`, `reason`, `detail`, a row for each of `takes`; `reason` is null where it may be
         published, else `leaks-into-test` (it was, elsewhere) or `bridges-splits`.
     """
-    nodes = _nodes(takes, previous, shares)
+    nodes = _nodes(takes, previous, others, shares)
     links = hubs(shares)
     labels = components(nodes, pairs, links).astype(np.int64)
     fixed = nodes["fixed"].to_numpy()
@@ -69,6 +74,7 @@ def assign(takes: pl.DataFrame, pairs: pl.DataFrame, previous: pl.DataFrame, sha
         # Published rows before new ones, test before train: the later of two that contradict each other leaves.
         order = walked[np.lexsort((walked, fixed[walked], nodes["is_published"].not_().to_numpy()[walked]))]
         order = order[np.argsort(fixed[order] == NO_SPLIT, kind="stable")]
+        order = order[np.argsort(nodes["is_other"].to_numpy()[order], kind="stable")]  # these must drive nobody out
         rows = nodes[order].select(links).to_dicts()
         parts, left = separate(rows, fixed[order].tolist(), pairs, links)
         refused[order[left]] = True
@@ -96,8 +102,8 @@ def assign(takes: pl.DataFrame, pairs: pl.DataFrame, previous: pl.DataFrame, sha
     )
 
 
-def _nodes(takes: pl.DataFrame, previous: pl.DataFrame, shares: Splits) -> pl.DataFrame:
-    """Takes, and published takes that no longer pass, in ledger order, with the code of the split that each must keep."""
+def _nodes(takes: pl.DataFrame, previous: pl.DataFrame, others: pl.DataFrame, shares: Splits) -> pl.DataFrame:
+    """Takes, and those that do not pass, in ledger order, with the code of the split that each must keep."""
     columns = [name for name in PREVIOUS if name != "split"]
     codes = pl.col("split").replace_strict(CODE, return_dtype=pl.Int8)
     # A take that stood in several splits (it cannot, unless by hand) counts for the one that protects test.
@@ -109,11 +115,15 @@ def _nodes(takes: pl.DataFrame, previous: pl.DataFrame, shares: Splits) -> pl.Da
             .join(published.select("generation", "published"), on="generation", how="left")
             .with_columns(is_take=pl.lit(True)),
             gone.select(*columns, "published", is_take=pl.lit(False)),
+            others.select(columns)
+            .join(published.select("generation"), on="generation", how="anti")
+            .with_columns(published=pl.lit(None, pl.Int8), is_take=pl.lit(False)),
         ]
     ).sort("generation")
-    held_out = pl.col("provider").is_in(list(shares.test_providers))
+    held_out = pl.col("provider").is_in(list(shares.test_providers)) & pl.col("is_take")
     return nodes.with_columns(
         is_published=pl.col("published").is_not_null(),
+        is_other=~pl.col("is_take") & pl.col("published").is_null(),
         fixed=pl.when(held_out & pl.col("published").is_null())
         .then(pl.lit(CODE["test"], pl.Int8))
         .otherwise(pl.col("published").fill_null(NO_SPLIT)),

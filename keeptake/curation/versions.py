@@ -9,13 +9,15 @@ Belongs here: rows and hashes. Does not: choosing takes (`select.py`), writing f
 
 import hashlib
 import json
+import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 
+from keeptake.curation.adherence import HEARD
 from keeptake.curation.captions import (
     CAPTIONS_VERSION,
     clip_tempo_bpm,
@@ -25,13 +27,17 @@ from keeptake.curation.captions import (
     sure_tempo_bpm,
     trainer_text,
 )
+from keeptake.curation.contradictions import contradicted, without
 from keeptake.curation.policy import Policy
 from keeptake.curation.scrub import SCRUB_VERSION, bare_url, pseudonym, scrub, scrub_values
 from keeptake.curation.segments import Clip, clips, section_starts_s
 from keeptake.errors import ConfigurationError
 
-ROWS_VERSION = f"rows-2+captions-{CAPTIONS_VERSION}+scrub-{SCRUB_VERSION}"
+ROWS_VERSION = f"rows-3+captions-{CAPTIONS_VERSION}+scrub-{SCRUB_VERSION}"
 HASH_DIGITS = 12
+NAME = re.compile(rf"v([0-9]+)-[0-9a-f]{{{HASH_DIGITS}}}")
+_MAKING = ("policy", "formats", "features_versions", "scaler", "made_with")  # what a lineage says of how, not of what
+_JUDGED = ("tempo_bpm", "tempo_confidence", "key", "key_confidence", "vocals_probability")
 FEWEST_VOCALS = 0.1  # share of a clip: below, a breath of voice does not make it a song
 
 ROW: dict[str, Any] = {
@@ -46,7 +52,6 @@ ROW: dict[str, Any] = {
     "tempo_bpm": pl.Float64,
     "key": pl.String,
     "has_vocals": pl.Boolean,
-    "loudness_lufs": pl.Float64,
     "duration_s": pl.Float64,
     "quality_score": pl.Float64,
     "adherence": pl.Float64,
@@ -68,6 +73,7 @@ ROW: dict[str, Any] = {
     "end_s": pl.Float64,
     "take_duration_s": pl.Float64,
     "take_tempo_bpm": pl.Float64,
+    "take_loudness_lufs": pl.Float64,
     "take_has_vocals": pl.Boolean,
     "claimed_duration_s": pl.Float64,
     "seed_score": pl.Float64,
@@ -78,12 +84,20 @@ ROW: dict[str, Any] = {
     "source_channels": pl.Int64,
     "features_versions": pl.String,
 }
-"""Columns of a row, in the order in which every format writes them."""
+"""Columns of a row, in the order in which every format writes them; `building.py` adds what it measures of the written clip."""
+
+
+class Planned(NamedTuple):
+    """Rows of a version, and what their texts lost."""
+
+    rows: pl.DataFrame  # the columns of `ROW` and `row_sha256`, sorted by id
+    scrubbed: Counter[str]  # personal data, by kind
+    contradicted: int  # rows whose prompt said what the clip contradicts
 
 
 def plan_rows(
     takes: pl.DataFrame, heard: Mapping[str, Mapping[str, Mapping[str, Any]]], policy: Policy, *, pseudonym_key: str
-) -> tuple[pl.DataFrame, Counter[str]]:
+) -> Planned:
     """Make the rows of a version from the takes that were chosen.
 
     Parameters
@@ -99,21 +113,33 @@ def plan_rows(
 
     Returns
     -------
-    (rows, scrubbed)
-        Rows with the columns of `ROW` and `row_sha256`, sorted by id; and what was taken out of their texts, by kind.
+    Planned
     """
     scrubbed: Counter[str] = Counter()
     rows: list[dict[str, Any]] = []
+    hearings: list[dict[str, Any]] = []
     for take in takes.iter_rows(named=True):
         parts = heard.get(take["audio_sha256"], {})
         shared = _of_take(take, policy, pseudonym_key, scrubbed)
         cut = _cut(take, parts, policy)
         for number, clip in enumerate(cut):
             name = take["file_id"] if len(cut) == 1 else f"{take['file_id']}-{number:03d}"
-            rows.append({**shared, **_of_clip(take, parts, clip, shared["prompt"], policy), "id": name})
-    for row in rows:
+            facts = _facts(take, parts, clip)
+            rows.append({**shared, **_of_clip(facts, clip), "id": name})
+            hearings.append({name: facts.get(name) for name in _JUDGED} | {"prompt": shared["prompt"]})
+    wordings = _wordings(hearings, policy)
+    for row, wording in zip(rows, wordings, strict=True):
+        row["text"] = trainer_text(wording, row["caption"], policy.captions)
         row["row_sha256"] = row_hash(row)
-    return pl.DataFrame(rows, schema={**ROW, "row_sha256": pl.String}).sort("id"), scrubbed
+    lost = sum(row["prompt"] != wording for row, wording in zip(rows, wordings, strict=True))
+    return Planned(pl.DataFrame(rows, schema={**ROW, "row_sha256": pl.String}).sort("id"), scrubbed, lost)
+
+
+def _wordings(hearings: list[dict[str, Any]], policy: Policy) -> list[str]:
+    """The prompts of clips, each without the words that its clip contradicts."""
+    table = pl.DataFrame(hearings, schema={"prompt": pl.String, **{name: HEARD[name] for name in _JUDGED}})
+    denied = contradicted(table, beside_caption=policy.captions.trainer_reads == "both")
+    return [without(prompt, terms) for prompt, terms in zip(table["prompt"], denied, strict=True)]
 
 
 def row_hash(row: Mapping[str, Any]) -> str:
@@ -134,10 +160,10 @@ def ordinal_of(version: str) -> int:
     >>> ordinal_of("v12-0123456789ab")
     12
     """
-    number, _, digest = version.removeprefix("v").partition("-")
-    if not number.isdigit() or len(digest) != HASH_DIGITS:
+    named = NAME.fullmatch(version)
+    if named is None:
         raise ConfigurationError(f"{version!r} is no version: they are named such as v3-0123456789ab")
-    return int(number)
+    return int(named[1])
 
 
 def read_lineage(folder: Path) -> dict[str, Any]:
@@ -146,8 +172,33 @@ def read_lineage(folder: Path) -> dict[str, Any]:
     return found
 
 
+def complete(rows: pl.DataFrame) -> pl.DataFrame:
+    """Add the columns of `ROW` that rows of a version by an earlier release lack, as null."""
+    return rows.with_columns(pl.lit(None, kind).alias(name) for name, kind in ROW.items() if name not in rows.columns)
+
+
+def made_otherwise(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What two lineages tell apart of how versions were made: each key and both values, `policy.audio.cut`, `none → head`."""
+    before, after = (dict(_flat({part: lineage.get(part) for part in _MAKING})) for lineage in (old, new))
+    keys = [*before, *(key for key in after if key not in before)]
+    return [(key, f"{_said(before.get(key))} → {_said(after.get(key))}") for key in keys if before.get(key) != after.get(key)]
+
+
+def _flat(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{above}{name}.")
+        else:
+            yield f"{above}{name}", value
+
+
+def _said(value: Any) -> str:  # noqa: ANN401 -- any JSON value
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
 def diff(old: pl.DataFrame, new: pl.DataFrame) -> pl.DataFrame:
     """Tell what makes the one version of the other: `id`, `change` (added, removed, changed), `columns` that changed."""
+    old, new = complete(old), complete(new)
     both = old.join(new, on="id", how="inner", suffix="_new")
     differing = [pl.when(pl.col(c).ne_missing(pl.col(f"{c}_new"))).then(pl.lit(c)) for c in ROW if c != "id"]
     changed = both.filter(pl.col("row_sha256") != pl.col("row_sha256_new")).select(
@@ -181,10 +232,7 @@ def _of_take(take: Mapping[str, Any], policy: Policy, key: str, scrubbed: Counte
         **{name: take[name] for name in ("split", "liked", "rating", "used", "provider", "generation_id", "group_id")},
         **{name: take[name] for name in ("audio_sha256", "mood", "beats_per_bar", "features_versions")},
         "key": sure_key(take),  # trainers read columns and sidecars as they read captions
-        **{
-            name: _rounded(take[name])
-            for name in ("loudness_lufs", "quality_score", "adherence", "claimed_duration_s", "seed_score")
-        },
+        **{name: _rounded(take[name]) for name in ("quality_score", "adherence", "claimed_duration_s", "seed_score")},
         "prompt": enhanced or user_prompt,
         "user_prompt": user_prompt,
         "ai_enhanced_prompt": enhanced,
@@ -198,33 +246,37 @@ def _of_take(take: Mapping[str, Any], policy: Policy, key: str, scrubbed: Counte
         "parent": take["file_id"],
         "take_duration_s": _rounded(take["duration_s"]),
         "take_tempo_bpm": _rounded(sure_tempo_bpm(take)),
+        "take_loudness_lufs": _rounded(take["loudness_lufs"]),
         "take_has_vocals": take["has_vocals"],
         "source_sample_rate_hz": take["sample_rate_hz"],
         "source_channels": take["channels"],
     }
 
 
-def _of_clip(
-    take: Mapping[str, Any], parts: Mapping[str, Mapping[str, Any]], clip: Clip, prompt: str, policy: Policy
-) -> dict[str, Any]:
+def _facts(take: Mapping[str, Any], parts: Mapping[str, Mapping[str, Any]], clip: Clip) -> dict[str, Any]:
+    """What was heard in a clip, by the names of the features; tempo and key only where they are sure enough to train on."""
     rhythm = parts.get("rhythm", {})
     beats_s, is_changing = rhythm.get("beats_s") or [], bool(rhythm.get("has_tempo_change"))
     tempo_bpm = clip_tempo_bpm(clip, beats_s, take["tempo_bpm"], has_tempo_change=is_changing)
-    has_vocals = take["has_vocals"]
+    has_vocals, probability = take["has_vocals"], take["vocals_probability"]
     if has_vocals and "vocal_segments_s" in parts.get("vocals", {}):
         has_vocals = clip_vocal_share(clip, parts["vocals"]["vocal_segments_s"]) >= FEWEST_VOCALS
+        probability = probability if has_vocals else 0.0
     instruments = list(parts.get("style", {}).get("instruments") or ())
     facts = {**take, "genre": take["heard_genre"], "tempo_bpm": tempo_bpm, "has_vocals": has_vocals, "instruments": instruments}
-    caption = heard_caption(facts)
+    sure = {"tempo_bpm": sure_tempo_bpm(facts), "key": sure_key(facts), "vocals_probability": probability}
+    return {**facts, **sure}
+
+
+def _of_clip(facts: Mapping[str, Any], clip: Clip) -> dict[str, Any]:
     return {
         "start_s": clip.start_s,
         "end_s": round(clip.end_s, 6),
         "duration_s": round(clip.end_s - clip.start_s, 6),
-        "tempo_bpm": _rounded(sure_tempo_bpm(facts)),
-        "has_vocals": has_vocals,
-        "instruments": instruments,
-        "caption": caption,
-        "text": trainer_text(prompt, caption, policy.captions),
+        "tempo_bpm": _rounded(facts["tempo_bpm"]),
+        "has_vocals": facts["has_vocals"],
+        "instruments": facts["instruments"],
+        "caption": heard_caption(facts),
     }
 
 

@@ -1,9 +1,8 @@
 """AudioCraft's MusicGen: `data.jsonl` in each split's folder, and a sidecar of tags beside each clip.
 
 Conventions: rules as observed on the real classes (AudioCraft 896ec7c). `path` in the manifest is absolute, as the reader
-resolves a relative one against its own repository; a version that was moved gets new manifests from `relocate`. Durations are
-those of the written files: a manifest that says 60 s for a file of 5 s makes a third of the reads fail. `python -m
-keeptake.formats.audiocraft FOLDER OUT` writes manifests for a folder where it lies now.
+resolves a relative one against its own repository; a version that was moved gets new manifests from `relocate.py`. Durations are
+those of the written files: a manifest that says 60 s for a file of 5 s makes a third of the reads fail.
 
 Belongs here: writing, and reading back by the reader's rules. Does not: the audio (`clips.py`).
 """
@@ -16,7 +15,6 @@ from typing import Any
 
 import polars as pl
 
-from keeptake.errors import ConfigurationError
 from keeptake.formats.readers import Reading
 from keeptake.formats.sidecars import SPLITS, write_json, write_lines
 
@@ -146,22 +144,7 @@ def _check_tags(sidecar: Path) -> None:
         raise TypeError("moods is a text, which is split at every space")
 
 
-def relocate(folder: Path, out: Path) -> list[Path]:
-    """Write manifests for a version where it lies now, into `out/SPLIT/data.jsonl`; the version itself stays as it is."""
-    folder, written = folder.resolve(), []
-    for split in SPLITS:
-        manifest = folder / split / "data.jsonl"
-        if not manifest.is_file():
-            continue
-        metas = [json.loads(text) for text in manifest.read_text(encoding="utf-8").splitlines()]
-        (out / split).mkdir(parents=True, exist_ok=True)
-        moved = ({**meta, "path": str(folder / split / Path(meta["path"]).name)} for meta in metas)
-        write_lines(out / split / "data.jsonl", moved)
-        written.append(out / split / "data.jsonl")
-    if not written:
-        raise ConfigurationError(f"{folder} is no published version: it has no data.jsonl in train, valid or test")
-    return written
+if __name__ == "__main__":  # the command that the cards of earlier versions name
+    from keeptake.formats.relocate import main
 
-
-if __name__ == "__main__":
-    print(*relocate(Path(sys.argv[1]), Path(sys.argv[2])), sep="\n")
+    sys.exit(main(sys.argv[1:]))

@@ -20,7 +20,7 @@ from keeptake.formats.audiocraft import by_split
 from keeptake.formats.readers import Reading
 from keeptake.formats.sidecars import HF_SPLITS, write_lines
 
-AUDIOFOLDER_VERSION = "1"
+AUDIOFOLDER_VERSION = "2"  # 2: generation_id
 METADATA = "metadata.jsonl"
 LONGEST_S = 30.0  # musicgen-dreamboothing keeps 0 < n < 30 s, both strictly, at its defaults
 TYPES: Mapping[str, type] = {
@@ -37,6 +37,7 @@ TYPES: Mapping[str, type] = {
     "quality_score": float,
     "provider": str,
     "licence": str,
+    "generation_id": str,
     "parent": str,
 }
 
@@ -64,6 +65,7 @@ def metadata(row: Mapping[str, Any], sample_rate_hz: int) -> dict[str, Any]:
         "quality_score": row["quality_score"] or 0.0,
         "provider": row["provider"],
         "licence": row["licence"] or "",
+        "generation_id": row["generation_id"],
         "parent": row["parent"],
     }
 

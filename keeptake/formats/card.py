@@ -12,21 +12,47 @@ from typing import Any
 import polars as pl
 
 from keeptake.formats import ace_step, audiofolder, figures, hf_parquet, stable_audio, webdataset
-from keeptake.formats.sidecars import HF_SPLITS, SPLITS
+from keeptake.formats.sidecars import SPLITS
 
-CARD_VERSION = "2"
+CARD_VERSION = "3"  # 3: every column and its unit; no text breaks a table
 FIGURES = "figures"
-_COLUMNS = {
-    "text": "what a trainer reads: the prompt, a description from heard facts, or both, as the policy says",
-    "prompt": "the enhanced prompt, else the user's; e-mail addresses, telephone numbers and URLs with names taken out",
-    "caption": "made from heard facts alone: mood, genre, instruments, tempo, key, voice",
-    "bpm, key, mood, vocals": "heard in the audio, not asked for; 0.0 or empty where nothing certain was heard",
-    "genre": "heard in the audio; what was asked for where none was heard with certainty",
-    "quality_score": "in [0, 1], by the policy's formula",
-    "parent, start_s": "the take that a clip was cut from, and where it begins there",
-    "user": "a keyed pseudonym (Parquet only)",
-    "group_id": "component of duplicates, sibling prompts and clips of one take: never in two splits (Parquet only)",
-}
+_COLUMNS = (
+    # In metadata.jsonl and the tars, in Parquet, and what it says.
+    ("file_name", "", "the clip beside `metadata.jsonl`; not in the tars"),
+    ("", "audio", "the clip itself, as FLAC"),
+    ("", "id", "name of the clip's files"),
+    (
+        "text",
+        "text",
+        "what a trainer reads, by the policy: the prompt without what the clip contradicts, what was heard, or both",
+    ),
+    (
+        "prompt",
+        "prompt",
+        "the enhanced prompt, else the user's; e-mail addresses, telephone numbers and URLs with names taken out",
+    ),
+    ("caption", "caption", "made from heard facts alone: mood, genre, instruments, tempo, key, voice"),
+    ("bpm", "tempo_bpm", "tempo of the clip in beats per minute, as heard"),
+    ("key", "key", "of the take, such as A minor, as heard"),
+    ("genre", "genre", "of the take, as heard; what was asked for where none was heard with certainty"),
+    ("mood", "mood", "of the take, as heard"),
+    ("vocals", "has_vocals", "whether a voice is heard in the clip: `yes`, `no` or `unknown`; in Parquet true, false or null"),
+    ("", "loudness_lufs", "integrated loudness of the clip's file in LUFS (ITU-R BS.1770); null under 0.4 s"),
+    ("duration", "duration_s", "length of the clip in seconds"),
+    ("quality_score", "quality_score", "of the take, in [0, 1], by the policy's formula"),
+    ("", "adherence", "how far the take follows its prompt, in [0, 1]; null where nothing could be judged"),
+    ("", "liked", "whether people liked the take (true) or disliked it (false); null: nobody said"),
+    ("", "rating", "stars that people gave the take, 1 to 5; null: none"),
+    ("", "used", "whether people used the take; null: nobody said"),
+    ("provider", "provider", "who made the take"),
+    ("", "model_used", "with which model, as the provider says"),
+    ("licence", "licence", "under what the provider's takes may be used, as the data team has read its terms"),
+    ("", "user", "a keyed pseudonym of who asked for the take"),
+    ("generation_id", "generation_id", "the take, as the ledger names it: `keeptake explain` tells its story"),
+    ("parent", "parent", "the take, as its clips are named"),
+    ("", "start_s", "where the clip begins in the take, in seconds"),
+    ("", "group_id", "component of duplicates, sibling prompts and clips of one take: never in two splits"),
+)
 
 
 def write(folder: Path, rows: pl.DataFrame, lineage: Mapping[str, Any]) -> None:
@@ -136,34 +162,49 @@ def _ways_in(folder: Path, lineage: Mapping[str, Any]) -> str:
         f'clips = keeptake.datasets.load("{name}", split="train", kind="torch")  # (waveform, text) for torch',
     ]
     if (folder / hf_parquet.FOLDER).is_dir():
-        code.append('clips = datasets.load_dataset("parquet", data_dir="PATH/parquet")   # audio embedded, all columns')
+        code.append('clips = datasets.load_dataset("parquet", data_dir="PATH/parquet")   # audio embedded, the columns below')
     if (folder / webdataset.FOLDER).is_dir():
         code.append('import webdataset; clips = webdataset.WebDataset("PATH/wds/train-000000.tar", shardshuffle=False)')
     lines = ["## Ways in", "`PATH` is this folder.", "```python\n" + "\n".join(code) + "\n```"]
     lines += [
         "AudioCraft: `datasource.train=PATH/train`, `valid=PATH/valid` and so on. Its manifests hold absolute paths; for a copy"
     ]
-    lines[-1] += " elsewhere, `python -m keeptake.formats.audiocraft PATH OUT` writes new ones."
+    lines[-1] += " elsewhere, `python -m keeptake.formats.relocate PATH OUT` writes all files anew that hold paths."
+    audio = "the masters" if lineage["policy"]["audio"]["has_master"] else "the clips"
     if (folder / stable_audio.CONFIG).is_file():
-        lines.append(f"stable-audio-tools: `--dataset-config PATH/{stable_audio.CONFIG}`.")
+        lines.append(f"stable-audio-tools: `--dataset-config PATH/{stable_audio.CONFIG}`, which names {audio}.")
     if (folder / ace_step.FOLDER).is_dir():
-        lines.append(f"ACE-Step: `PATH/{ace_step.FOLDER}/train.json`.")
+        lines.append(f"ACE-Step: `PATH/{ace_step.FOLDER}/train.json`, which names {audio}.")
     return "\n\n".join(lines)
 
 
 def _columns() -> str:
-    lines = ["## Columns\n", "| column | meaning |", "|---|---|", *(f"| {name} | {said} |" for name, said in _COLUMNS.items())]
-    return "\n".join(lines)
+    lines = ["## Columns\n", "| `metadata.jsonl` | Parquet | meaning |", "|---|---|---|"]
+    lines += [f"| {name} | {in_parquet} | {said} |" for name, in_parquet, said in _COLUMNS]
+    return (
+        "\n".join(lines)
+        + """
+
+What is not known is `""` or `0.0` in `metadata.jsonl` and the tars, and null in Parquet. The tars' JSON has the columns of
+`metadata.jsonl`, but `prompt` and `text` are both its `text`, `user_prompt` is its `prompt`, `tag` lists genre, mood and
+instruments, and `original_data` holds provider, license, generation_id and parent. Rows with all that is known, such as the
+loudness of the whole take, stand in `lineage/rows.parquet`."""
+    )
 
 
 def _licences(rows: pl.DataFrame) -> str:
     counted = rows.unique("parent").group_by("provider", "licence").len().sort("provider", "licence")
     lines = ["## Licences\n", "| provider | licence, as the data team has read it | takes |", "|---|---|--:|"]
     lines += [
-        f"| {provider} | {licence or 'not stated in the policy'} | {count:,} |"
+        f"| {_cell(provider)} | {_cell(licence or 'not stated in the policy')} | {count:,} |"
         for provider, licence, count in counted.iter_rows()
     ]
     return "\n".join(lines)
+
+
+def _cell(text: str) -> str:
+    """A text that neither ends its cell nor its row."""
+    return " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|")
 
 
 def _made_by(lineage: Mapping[str, Any]) -> str:
@@ -179,9 +220,8 @@ def _made_by(lineage: Mapping[str, Any]) -> str:
     if scrubbed := lineage["scrubbed"]:
         taken = ", ".join(f"{count:,} of kind {kind}" for kind, count in scrubbed.items())
         lines.append(f"Personal data taken out of texts: {taken}.")
+    if contradicted := lineage.get("contradicted_prompts"):  # versions before did not tell
+        lines.append(
+            f"Clips whose `text` lacks what their prompt says of tempo, key or voice and they contradict: {contradicted:,}."
+        )
     return "\n".join(lines)
-
-
-def hf_split_names(rows: pl.DataFrame) -> list[str]:
-    """Names under which Hugging Face's tools show the splits that have rows."""
-    return [HF_SPLITS[split] for split, count in split_counts(rows).items() if count]

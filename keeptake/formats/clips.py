@@ -17,10 +17,11 @@ import soxr
 from keeptake.audio.loudness import loudness_of
 from keeptake.custody.decode import decode
 
-CLIPS_VERSION = "2"  # 2: the gain is of the clip's own loudness as it is published
+CLIPS_VERSION = "3"  # 2: the gain is of the clip's own loudness as it is published; 3: that of the written clip is told
 MAX_PEAK = 0.999
 MIN_PEAK = 10 ** (-60 / 20)  # stable-audio-tools skips what is quieter, and recurses without end where all of a set is
 BITS = "PCM_16"
+MASTERS = "masters"
 
 ReadAudio = Callable[[str], bytes]
 
@@ -37,11 +38,23 @@ class ClipWanted(NamedTuple):
 
 
 class ClipWritten(NamedTuple):
-    """A clip's file: its length in samples at the published rate, and its peak before 16 bits, in [0, 1]."""
+    """A clip's file.
+
+    Attributes
+    ----------
+    id : str
+    frames : int
+        Length in samples at the published rate.
+    peak : float in [0, 1]
+        Before 16 bits.
+    loudness_lufs : float or None
+        As it is written, after any gain; None for less than a gating block of 0.4 s, or a clip that was not written.
+    """
 
     id: str
     frames: int
     peak: float
+    loudness_lufs: float | None
 
 
 def write_clips(audio: bytes, wanted: Sequence[ClipWanted], sample_rate_hz: int) -> list[ClipWritten]:
@@ -62,12 +75,21 @@ def write_clips(audio: bytes, wanted: Sequence[ClipWanted], sample_rate_hz: int)
         gain_db = 0.0 if clip.loudness_lufs is None else gain_to(clip.loudness_lufs, mono, sample_rate_hz)
         mono = limited(mono, gain_db=gain_db)
         peak = float(np.abs(mono).max(initial=0.0))
+        loudness_lufs = None
         if peak >= MIN_PEAK:
+            loudness_lufs = loudness_of(mono, sample_rate_hz)
             _write_flac(clip.path, mono, sample_rate_hz)
             if clip.master_path is not None:
                 _write_flac(clip.master_path, limited(part, gain_db=gain_db), own_rate_hz)
-        written.append(ClipWritten(clip.id, mono.shape[0], peak))
+        # A thousandth of a unit is less than 16 bits keep, and the same on every machine that rebuilds the version.
+        rounded_lufs = None if loudness_lufs is None else round(loudness_lufs, 3)
+        written.append(ClipWritten(clip.id, mono.shape[0], peak, rounded_lufs))
     return written
+
+
+def finest_folder(split: str, *, has_master: bool) -> str:
+    """Folder, within a version, of a split's clips for trainers at full rate and in stereo: the masters where there are any."""
+    return f"{MASTERS}/{split}" if has_master else split
 
 
 def to_rate(mono: np.ndarray, own_rate_hz: int, sample_rate_hz: int) -> np.ndarray:

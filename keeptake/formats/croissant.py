@@ -18,7 +18,7 @@ from keeptake.formats.audiofolder import METADATA, TYPES
 from keeptake.formats.manifest import sha256_of
 from keeptake.formats.sidecars import SPLITS, write_json
 
-CROISSANT_VERSION = "1"
+CROISSANT_VERSION = "2"  # 2: generation_id
 CROISSANT = "croissant.json"
 _CONTEXT: Mapping[str, Any] = {
     "@language": "en",

@@ -30,21 +30,6 @@ FIFTHS = ("C", "G", "D", "A", "E", "B", "F#", "Db", "Ab", "Eb", "Bb", "F")
 _ENHARMONIC = {"C#": "Db", "D#": "Eb", "Gb": "F#", "G#": "Ab", "A#": "Bb", "Cb": "B", "E#": "F", "Fb": "E", "B#": "C"}
 
 
-def score_histogram(scores: Sequence[Number], *, threshold: float | None = None, kept: Sequence[Number] | None = None) -> bytes:
-    """Draw how scores are distributed; with `kept`, those of the chosen takes in front of all.
-
-    Parameters
-    ----------
-    scores : sequence of float in [0, 1] or None
-        Of all takes.
-    threshold : float, optional
-        Score that a policy asks for, drawn as a line.
-    kept : sequence of float, optional
-        Of the takes that were chosen.
-    """
-    return score_bars(binned(scores), threshold=threshold, kept=None if kept is None else binned(kept))
-
-
 def binned(scores: Sequence[Number], bins: int = 20) -> list[int]:
     """Count scores in equal bins of [0, 1]."""
     return [int(count) for count in np.histogram(_known(scores), bins=bins, range=(0.0, 1.0))[0]]
@@ -125,11 +110,6 @@ def category_bars(counts: Mapping[str, int], *, title: str, colour: str = TAKES)
     return _picture(draw, title=title, height_in=max(1.6, 0.6 + 0.3 * len(shown)))
 
 
-def genre_bars(genres: Sequence[str | None]) -> bytes:
-    """Draw takes by genre."""
-    return category_bars(Counter(genre or "unknown" for genre in genres), title="Genre")
-
-
 def provider_bars(providers: Sequence[str]) -> bytes:
     """Draw takes by provider."""
     return category_bars(Counter(providers), title="Provider")
@@ -192,8 +172,15 @@ def genre_by_tempo(genres: Sequence[str | None], tempi_bpm: Sequence[Number]) ->
 
 
 def asked_against_heard(asked_bpm: Sequence[Number], heard_bpm: Sequence[Number], verdicts: Sequence[str]) -> bytes:
-    """Draw the tempo that was asked for against the tempo that is heard, with the lines of as asked, half and double."""
-    colours = {"exact": TAKES, "half/double": "#e0a93b", "wrong": ACCENT}
+    """Draw the tempo that was asked for against the tempo that is heard, with the lines of as asked, half and double.
+
+    Parameters
+    ----------
+    asked_bpm, heard_bpm : sequences of float or None
+    verdicts : sequence of str
+        `exact`, `half`, `double` or `wrong`; the two octaves share a colour.
+    """
+    kinds = {"exact": (TAKES, ["exact"]), "half or double": ("#e0a93b", ["half", "double"]), "wrong": (ACCENT, ["wrong"])}
     points = [
         (asked, heard, verdict)
         for asked, heard, verdict in zip(asked_bpm, heard_bpm, verdicts, strict=True)
@@ -208,9 +195,9 @@ def asked_against_heard(asked_bpm: Sequence[Number], heard_bpm: Sequence[Number]
             axes.annotate(
                 name, (at, at * factor), (-3, 1), textcoords="offset points", ha="right", fontsize=7, color=INK, alpha=0.7
             )
-        for verdict, colour in colours.items():
-            of = [(asked, heard) for asked, heard, said in points if said == verdict]
-            label = f"{verdict} ({len(of)})"
+        for kind, (colour, said) in kinds.items():
+            of = [(asked, heard) for asked, heard, verdict in points if verdict in said]
+            label = f"{kind} ({len(of)})"
             axes.scatter(
                 [asked for asked, _ in of],
                 [heard for _, heard in of],

@@ -98,7 +98,7 @@ def _by_rules(folder: Path, split: str, count: int, location: Path) -> Iterator[
     if (folder / webdataset.FOLDER).is_dir():
         yield webdataset.read_back(folder, split, rows_in=count)
     if (folder / stable_audio.CONFIG).is_file():
-        yield stable_audio.read_back(folder, split, rows_in=count)
+        yield stable_audio.read_back(folder, split, rows_in=count, location=location)
     if (folder / ace_step.FOLDER).is_dir():
         yield ace_step.read_back(folder, split, rows_in=count, location=location)
 

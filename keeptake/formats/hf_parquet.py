@@ -17,12 +17,12 @@ import polars as pl
 
 from keeptake.formats.audiocraft import by_split
 from keeptake.formats.readers import Reading
-from keeptake.formats.sidecars import HF_SPLITS, SPLITS
+from keeptake.formats.sidecars import HF_SPLITS
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-HF_PARQUET_VERSION = "1"
+HF_PARQUET_VERSION = "2"  # 2: the loudness is the clip's
 FOLDER = "parquet"
 SHARD_BYTES = 500 << 20  # shards stay under 2 GB
 GROUP_BYTES = 64 << 20  # row groups stay under the viewer's 300 MB
@@ -144,8 +144,3 @@ def read_back(folder: Path, split: str, *, rows_in: int) -> Reading:
     if reading.rows_out != rows_in:
         reading.lose("all", f"{reading.rows_out} rows of {rows_in} are there")
     return reading
-
-
-def splits_of(folder: Path) -> list[str]:
-    """Splits that have clips."""
-    return [split for split in SPLITS if (folder / split).is_dir()]

@@ -41,6 +41,7 @@ def takes(rows: pl.DataFrame) -> pl.DataFrame:
         bpm=pl.Series([_as_text(params.get("bpm")) for params in asked], dtype=pl.String),
         tempo_bpm=pl.col("take_tempo_bpm"),
         has_vocals=pl.col("take_has_vocals"),
+        loudness_lufs=pl.col("take_loudness_lufs"),
         quality_score=pl.col("seed_score"),
     )
     return told.select([pl.col(name).cast(kind) for name, kind in seed.ROWS.items()])

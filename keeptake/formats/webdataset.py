@@ -21,7 +21,7 @@ from keeptake.formats.audiofolder import metadata
 from keeptake.formats.readers import Reading
 from keeptake.formats.sidecars import line
 
-WEBDATASET_VERSION = "1"
+WEBDATASET_VERSION = "2"  # 2: generation_id
 FOLDER = "wds"
 SHARD_BYTES = 1 << 30
 
@@ -50,9 +50,10 @@ def sample(row: Mapping[str, Any], sample_rate_hz: int) -> dict[str, Any]:
     """Describe a clip: LAION's `text`, `tag` and `original_data`, and `prompt` for stable-audio-tools."""
     described = metadata(row, sample_rate_hz)
     del described["file_name"]
-    said = {name: described.pop(name) for name in ("text", "provider", "licence", "parent")}
+    said = {name: described.pop(name) for name in ("text", "provider", "licence", "generation_id", "parent")}
     described["user_prompt"] = described.pop("prompt")
-    original = {"title": "", "provider": said["provider"], "license": said["licence"], "parent": said["parent"]}
+    original = {"title": "", "provider": said["provider"], "license": said["licence"]}
+    original |= {name: said[name] for name in ("generation_id", "parent")}
     tag = [word for word in (described["genre"], described["mood"], *row["instruments"]) if word]
     return {"prompt": said["text"], "text": [said["text"]], "tag": tag or ["music"], **described, "original_data": original}
 
@@ -97,12 +98,14 @@ def read_back(folder: Path, split: str, *, rows_in: int) -> Reading:
 def _samples(path: Path) -> list[tuple[str, dict[str, bytes]]]:
     """Group a tar's members as the reader does: neighbours with one key, which ends at the first dot."""
     samples: list[tuple[str, dict[str, bytes]]] = []
+    keys: set[str] = set()
     with tarfile.open(path) as shard:
         for member in shard:
             key, _, suffix = member.name.partition(".")
             if not samples or samples[-1][0] != key:
-                if any(key == earlier for earlier, _ in samples):
+                if key in keys:
                     raise ValueError(f"the members of {key} do not lie side by side")
+                keys.add(key)
                 samples.append((key, {}))
             if suffix.lower() in samples[-1][1]:
                 raise ValueError(f"{key} has two members .{suffix}")

@@ -6,6 +6,7 @@ that were never judged, are judged again. Belongs here: SQL of `adherence`. Does
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from keeptake.curation.adherence import ADHERENCE_VERSION, ASKED, HEARD, WEIGHTS
 from keeptake.errors import KeeptakeError
 from keeptake.ledger.bulk import upsert
 from keeptake.ledger.connection import Ledger
+from keeptake.ledger.living import LIVING
 from keeptake.ledger.tables import adherence, features
 
 if TYPE_CHECKING:
@@ -30,7 +32,7 @@ _LAGGING = f"""
     SELECT g.id, g.user_prompt, g.ai_enhanced_prompt, g.generation_params::text AS params, f.versions,
            {", ".join(f"f.{name}" for name in _HEARD_COLUMNS)}
     FROM generations g JOIN features f ON f.audio_sha256 = g.audio_sha256 LEFT JOIN adherence a ON a.generation = g.id
-    WHERE g.id > :after AND g.status <> 'quarantined'
+    WHERE g.id > :after AND g.status <> 'quarantined' AND {LIVING}
       AND (a.version IS DISTINCT FROM :rules OR a.features_versions IS DISTINCT FROM f.versions
            OR a.terms->'text_audio'->>'verdict' IS NULL AND EXISTS (
                SELECT FROM embeddings e WHERE e.audio_sha256 = g.audio_sha256 AND e.model = :model AND e.version = :version))
@@ -85,7 +87,7 @@ def tempo_scatter(ledger: Ledger, *, most: int = 5_000) -> pl.DataFrame:
         SELECT g.generation_id, (a.terms->'tempo'->>'asked')::float8 AS asked_bpm,
                (a.terms->'tempo'->>'heard')::float8 AS heard_bpm, a.terms->'tempo'->>'verdict' AS verdict
         FROM adherence a JOIN generations g ON g.id = a.generation
-        WHERE a.terms->'tempo'->>'verdict' IS NOT NULL AND jsonb_typeof(a.terms->'tempo'->'asked') = 'number'
+        WHERE a.terms->'tempo'->>'verdict' IS NOT NULL AND jsonb_typeof(a.terms->'tempo'->'asked') = 'number' AND {LIVING}
         ORDER BY a.judged_at DESC, g.generation_id LIMIT {int(most)}
         """
     )
@@ -131,6 +133,7 @@ def _requests(page: pl.DataFrame) -> pl.DataFrame:
 
 
 def _rows(judged: pl.DataFrame, rules: str) -> Iterator[dict[str, Any]]:
+    now = datetime.now(UTC)
     for row in judged.iter_rows(named=True):
         yield {
             "generation": row["id"],
@@ -138,6 +141,7 @@ def _rows(judged: pl.DataFrame, rules: str) -> Iterator[dict[str, Any]]:
             "features_versions": row["versions"],
             "total": row["adherence"],
             "terms": terms_of(row),
+            "judged_at": now,  # an upsert leaves the default of an old row as it was
         }
 
 

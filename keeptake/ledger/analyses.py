@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from keeptake.ledger.bulk import upsert
 from keeptake.ledger.connection import Ledger
+from keeptake.ledger.living import LIVING
 from keeptake.ledger.tables import analyses, features
 
 
@@ -67,21 +68,23 @@ def versions_text(versions: Mapping[str, str]) -> str:
     return " ".join(f"{part}={version}" for part, version in sorted(versions.items()))
 
 
-_PENDING = """
+_PENDING = f"""
     SELECT DISTINCT a.sha256, a.storage_key, a.duration_s
     FROM generations g JOIN audio a ON a.sha256 = g.audio_sha256 LEFT JOIN features f ON f.audio_sha256 = a.sha256
-    WHERE g.captured_on = :day AND a.analysis_reason IS NULL AND f.versions IS DISTINCT FROM :versions
+    WHERE g.captured_on = :day AND {LIVING} AND a.analysis_reason IS NULL AND f.versions IS DISTINCT FROM :versions
     ORDER BY a.sha256
 """
 
 # Audio that was heard for another take already, or that cannot be heard: its generations move on without work.
-_ADVANCE = """
+_ADVANCE = f"""
     UPDATE generations g SET status = 'analyzed', updated_at = now() FROM features f
     WHERE f.audio_sha256 = g.audio_sha256 AND g.status = 'audio-ready' AND f.versions = :versions AND g.captured_on = :day
+      AND {LIVING}
 """
-_GIVE_UP = """
+_GIVE_UP = f"""
     UPDATE generations g SET status = 'quarantined', status_reason = a.analysis_reason, updated_at = now() FROM audio a
     WHERE a.sha256 = g.audio_sha256 AND g.status = 'audio-ready' AND a.analysis_reason IS NOT NULL AND g.captured_on = :day
+      AND {LIVING}
 """
 
 
@@ -117,7 +120,7 @@ def save_analyses(connection: sa.Connection, heard: Sequence[Heard], versions: M
     connection.execute(
         sa.text(
             "UPDATE generations SET status = CASE status WHEN 'audio-ready' THEN 'analyzed' ELSE status END,"
-            " scored_revision = NULL, updated_at = now() WHERE audio_sha256 = ANY(:files)"
+            f" scored_revision = NULL, updated_at = now() WHERE audio_sha256 = ANY(:files) AND {LIVING}"
         ),
         {"files": [file.sha256 for file in heard]},
     )
@@ -146,7 +149,7 @@ def mark_unhearable(connection: sa.Connection, sha256: str, reason: str) -> None
     connection.execute(
         sa.text(
             "UPDATE generations SET status = 'quarantined', status_reason = :reason, updated_at = now()"
-            " WHERE audio_sha256 = :sha256"
+            f" WHERE audio_sha256 = :sha256 AND {LIVING}"
         ),
         values,
     )

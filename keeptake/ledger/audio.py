@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from keeptake.errors import AudioReason, AudioStatus, ConfigurationError
 from keeptake.ledger.bulk import upsert
 from keeptake.ledger.connection import Ledger
+from keeptake.ledger.living import LIVING
 from keeptake.ledger.tables import audio
 
 MOST_PENDING = 20_000  # rows that one run takes on; the sensor asks again for the others
@@ -76,7 +77,7 @@ class Quarantined(NamedTuple):
     next_attempt_at: datetime | None
 
 
-_DUE = "(audio_status = 'pending' OR audio_status = 'retrying' AND audio_next_attempt_at <= now()) AND erased_at IS NULL"
+_DUE = f"(audio_status = 'pending' OR audio_status = 'retrying' AND audio_next_attempt_at <= now()) AND {LIVING}"
 
 
 def pending_audio(ledger: Ledger, day: str, *, most: int = MOST_PENDING) -> list[PendingAudio]:
@@ -121,7 +122,7 @@ def save_outcomes(connection: sa.Connection, outcomes: Sequence[AudioOutcome]) -
 
 # An erased generation stays erased, whatever was on its way to it; and stored audio stays: a fetch that was under way when its
 # take's audio was uploaded once made an acknowledged upload a quarantined take.
-_SAVE = """
+_SAVE = f"""
     UPDATE generations SET
         audio_status = :status, audio_reason = :reason, audio_detail = CAST(:detail AS jsonb), audio_sha256 = :sha256,
         audio_attempts = audio_attempts + 1, audio_first_attempt_at = COALESCE(audio_first_attempt_at, :attempted_at),
@@ -132,7 +133,7 @@ _SAVE = """
                                                        THEN status ELSE 'audio-ready' END
                       WHEN :status = 'quarantined' THEN 'quarantined' ELSE 'captured' END,
         status_reason = :reason, updated_at = now()
-    WHERE id = :id AND erased_at IS NULL AND (audio_status <> 'stored' OR audio_sha256 = :sha256)
+    WHERE id = :id AND {LIVING} AND (audio_status <> 'stored' OR audio_sha256 = :sha256)
 """
 
 
@@ -168,7 +169,7 @@ def count_reasons(ledger: Ledger, day: str | None = None) -> dict[tuple[str, str
         rows = connection.execute(
             sa.text(
                 "SELECT audio_status, audio_reason, count(*) AS n FROM generations"
-                " WHERE audio_status IN ('quarantined', 'retrying')"
+                f" WHERE audio_status IN ('quarantined', 'retrying') AND {LIVING}"
                 " AND captured_on = COALESCE(CAST(:day AS date), captured_on) GROUP BY 1, 2 ORDER BY n DESC, 1, 2"
             ),
             {"day": day},
@@ -207,7 +208,7 @@ def list_quarantined(
 
 
 # Of audio that could not be fetched, and of stored audio that could not be heard.
-_FAILED = "(audio_status IN ('quarantined', 'retrying') OR status = 'quarantined')"
+_FAILED = f"(audio_status IN ('quarantined', 'retrying') OR status = 'quarantined') AND {LIVING}"
 _REASON = "COALESCE(audio_reason, status_reason)"
 _DETAIL = "CASE WHEN audio_status = 'stored' THEN 'its audio is stored and could not be heard' ELSE audio_detail->>'detail' END"
 
@@ -217,9 +218,9 @@ _AGAIN = """
     audio_detail = COALESCE(audio_detail, '{}') || jsonb_build_object('previous_reason', COALESCE(audio_reason, status_reason)),
     audio_sha256 = NULL, status = 'captured', status_reason = NULL, updated_at = now()
 """
-_HEAR_AGAIN = """
+_HEAR_AGAIN = f"""
     UPDATE generations SET status = 'audio-ready', status_reason = NULL, updated_at = now()
-    WHERE audio_sha256 = ANY(:files) AND status = 'quarantined'
+    WHERE audio_sha256 = ANY(:files) AND status = 'quarantined' AND {LIVING}
 """
 
 
@@ -259,9 +260,9 @@ def retry(
     ConfigurationError
         If nothing is chosen by: trying everything again has to be said reason by reason.
     """
-    if not (reasons or older_than or generation_ids):
+    if not (reasons or older_than is not None or generation_ids):
         raise ConfigurationError("choose what to try again: by reason, by age or by generation id")
-    conditions = [_FAILED, "erased_at IS NULL"]
+    conditions = [_FAILED]
     values: dict[str, Any] = {}
     if reasons:
         conditions.append(f"{_REASON} = ANY(:reasons)")

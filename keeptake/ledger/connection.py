@@ -11,11 +11,13 @@ from time import monotonic, sleep
 from typing import Any
 
 import polars as pl
+import psycopg
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine import URL, make_url
 
 from keeptake.errors import BusyError, ConfigurationError, LedgerUnavailableError
+from keeptake.ledger.outages import unavailable
 
 CONNECT_TIMEOUT_S = 5
 CLAIM_NAMESPACE = 0x4B54  # "KT": our half of Postgres' two-part advisory lock keys
@@ -68,8 +70,11 @@ class Ledger:
 
         @event.listens_for(engine, "handle_error")
         def _name_outage(context: Any) -> None:  # noqa: ANN401 -- SQLAlchemy's own type is an internal protocol
-            if context.is_disconnect or isinstance(context.sqlalchemy_exception, sa.exc.OperationalError):
-                raise LedgerUnavailableError(self._outage()) from context.original_exception
+            error = context.original_exception
+            if isinstance(error, psycopg.OperationalError):
+                raise unavailable(error, self._outage()) from error
+            if context.is_disconnect:
+                raise LedgerUnavailableError(self._outage()) from error
 
         return engine
 

@@ -24,10 +24,11 @@ from keeptake.ledger.tables import dataset_rows, dataset_versions, embedding_sca
 
 _FILE_ID = "left(encode(sha256(convert_to({id}, 'UTF8')), 'hex'), 16)"  # `records.file_id`, a million at a time
 _PROMPT = "coalesce(nullif(g.ai_enhanced_prompt, ''), g.user_prompt)"
+_GENRE = "lower(coalesce(f.genre, nullif(g.generation_params->>'genre', '')))"
 
 _CANDIDATES = f"""
 SELECT g.id AS generation, g.generation_id, {_FILE_ID.format(id="g.generation_id")} AS file_id, g.user_id, g.provider,
-       g.user_prompt AS prompt, lower(coalesce(f.genre, nullif(g.generation_params->>'genre', ''))) AS genre,
+       g.user_prompt AS prompt, {_GENRE} AS genre,
        CASE WHEN g.audio_status = 'stored' THEN g.audio_sha256 END AS audio_sha256,
        coalesce(g.audio_reason, g.audio_status) AS audio_reason,
        coalesce(f.duration_s, a.duration_s) AS duration_s, f.audio_sha256 IS NOT NULL AS is_heard,
@@ -48,7 +49,7 @@ SELECT g.id AS generation, g.generation_id, {_FILE_ID.format(id="g.generation_id
        q.total AS quality_score, ad.total AS adherence, g.audio_sha256, a.sample_rate_hz, a.channels,
        coalesce(f.duration_s, a.duration_s) AS duration_s, g.duration_s AS claimed_duration_s, f.tempo_bpm, f.tempo_confidence,
        f.beats_per_bar, f.key, f.key_confidence, f.loudness_lufs, f.has_vocals, f.vocals_probability, f.genre AS heard_genre,
-       f.mood, lower(coalesce(f.genre, nullif(g.generation_params->>'genre', ''))) AS genre, f.versions AS features_versions,
+       f.mood, {_GENRE} AS genre, f.versions AS features_versions,
        f.spectral_centroid_hz, f.onset_rate_hz
 FROM selections s
 JOIN generations g ON g.id = s.generation
@@ -86,9 +87,16 @@ def candidates(ledger: Ledger, formula: str) -> pl.DataFrame:
 
 def duplicate_audio(ledger: Ledger) -> pl.DataFrame:
     """Pairs of audio files that are duplicates; a medley and what it holds excerpts of are none."""
-    found = ledger.arrow(
-        "SELECT DISTINCT first_sha256, second_sha256 FROM duplicate_pairs WHERE evidence->>'relation' IS DISTINCT FROM 'excerpt'"
-    )
+    return _pairs(ledger, "evidence->>'relation' IS DISTINCT FROM 'excerpt'")
+
+
+def excerpt_audio(ledger: Ledger) -> pl.DataFrame:
+    """Pairs of audio files that share a part: a medley or a full song, and what it holds."""
+    return _pairs(ledger, "evidence->>'relation' = 'excerpt'")
+
+
+def _pairs(ledger: Ledger, condition: str) -> pl.DataFrame:
+    found = ledger.arrow(f"SELECT DISTINCT first_sha256, second_sha256 FROM duplicate_pairs WHERE {condition}")
     return found.select([pl.col(column).cast(kind) for column, kind in PAIRS.items()])
 
 
@@ -99,13 +107,14 @@ def published_rows(ledger: Ledger, name: str) -> pl.DataFrame:
 
 
 def save_selection(ledger: Ledger, policy: str, selection: Selection) -> None:
-    """Store what a policy says of every take; rows that say the same as before stay untouched."""
+    """Store what a policy says of every take and since when; rows that say the same as before stay untouched."""
     kept = selection.kept.select("generation", "split", "group_id", is_kept=pl.lit(True))
     out = selection.left_out.select("generation", "reason", "detail", is_kept=pl.lit(False))
     rows = pl.concat([kept, out], how="diagonal").with_columns(policy=pl.lit(policy))
     same = ("is_kept", "reason", "detail", "split", "group_id")
     changed = " OR ".join(f"selections.{column} IS DISTINCT FROM excluded.{column}" for column in same)
     with ledger.begin() as connection:
+        rows = rows.with_columns(decided_at=pl.lit(_now(connection)))
         upsert(connection, selections, rows.iter_rows(named=True), conflict=["policy", "generation"], where=changed)
 
 
@@ -113,8 +122,9 @@ def leave_out(ledger: Ledger, policy: str, generation_ids: Sequence[str], reason
     """Note that takes which passed every rule cannot be published after all."""
     of_takes = selections.c.generation.in_(sa.select(generations.c.id).where(generations.c.generation_id.in_(generation_ids)))
     changed = sa.update(selections).where(selections.c.policy == policy, of_takes)
+    said = {"is_kept": False, "reason": reason, "detail": detail, "split": None, "group_id": None, "decided_at": sa.func.now()}
     with ledger.begin() as connection:
-        connection.execute(changed.values(is_kept=False, reason=reason, detail=detail, split=None, group_id=None))
+        connection.execute(changed.values(said))
 
 
 def current_scaler(ledger: Ledger) -> str | None:
@@ -132,9 +142,9 @@ def kept_takes(ledger: Ledger, policy: str, formula: str) -> pl.DataFrame:
 
 def kept_by_genre(ledger: Ledger, policy: str) -> dict[str, int]:
     """Takes that a policy keeps, by genre."""
-    genre = "coalesce(lower(coalesce(f.genre, nullif(g.generation_params->>'genre', ''))), 'unknown')"
     counted = ledger.arrow(
-        f"SELECT {genre} AS genre, count(*) AS takes FROM selections s JOIN generations g ON g.id = s.generation "
+        f"SELECT coalesce({_GENRE}, 'unknown') AS genre, count(*) AS takes "
+        "FROM selections s JOIN generations g ON g.id = s.generation "
         f"LEFT JOIN features f ON f.audio_sha256 = g.audio_sha256 WHERE s.policy = '{_plain(policy)}' AND s.is_kept "
         "GROUP BY 1 ORDER BY 2 DESC, 1"
     )
@@ -149,13 +159,6 @@ def heard_over_time(ledger: Ledger, policy: str) -> dict[str, dict[str, dict[str
     return heard
 
 
-def scores(ledger: Ledger, formula: str) -> pl.Series:
-    """Totals of a formula over all takes."""
-    if formula not in FORMULAS:
-        raise ConfigurationError(f"no quality formula {formula!r}: there are {', '.join(FORMULAS)}")
-    return ledger.arrow(f"SELECT total FROM quality_scores WHERE formula = '{formula}' ORDER BY generation")["total"]
-
-
 def prompt_keys(ledger: Ledger, policy: str) -> pl.DataFrame:
     """Normalised prompts of the takes that a policy keeps: `generation_id, prompt_key`."""
     query = (
@@ -163,6 +166,13 @@ def prompt_keys(ledger: Ledger, policy: str) -> pl.DataFrame:
         f"WHERE s.policy = '{_plain(policy)}' AND s.is_kept"
     )
     return ledger.arrow(query).select("generation_id", prompt_key=prompt_key(pl.col("prompt")))
+
+
+def asked_alike(ledger: Ledger, prompt: str, *, most: int) -> list[str]:
+    """Takes whose prompts read as this one does to splits: their ids in order, `most` at most."""
+    takes = ledger.arrow("SELECT generation_id, user_prompt AS prompt FROM generations")
+    alike = takes.filter(prompt_key(pl.col("prompt")) == prompt_key(pl.lit(prompt)))
+    return alike["generation_id"].sort().head(most).to_list()
 
 
 def vectors(ledger: Ledger) -> dict[str, np.ndarray]:

@@ -23,7 +23,6 @@ _UNITS = {
     "_cents": "cents",
     "_bytes": "bytes",
     "_at": "UTC time",
-    "_on": "UTC day",
     "_dbfs": "decibels of full scale",
     "_share": "share, 0 to 1",
     "_probability": "probability, 0 to 1",

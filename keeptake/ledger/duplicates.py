@@ -17,6 +17,7 @@ from keeptake.audio.fingerprint import FINGERPRINT_VERSION, Codes
 from keeptake.curation.duplicates import DUPLICATES_VERSION, DuplicatePair, Group, find_duplicates, groups, with_cosines
 from keeptake.ledger.bulk import upsert
 from keeptake.ledger.connection import Ledger
+from keeptake.ledger.living import LIVING
 from keeptake.ledger.tables import duplicate_pairs, fingerprints
 
 PAIRS_VERSION = f"{FINGERPRINT_VERSION} {DUPLICATES_VERSION}"
@@ -46,10 +47,10 @@ class CompareReport(NamedTuple):
     excerpts: int
 
 
-_PENDING = """
+_PENDING = f"""
     SELECT DISTINCT a.sha256, a.storage_key, a.duration_s
     FROM generations g JOIN audio a ON a.sha256 = g.audio_sha256 LEFT JOIN fingerprints p ON p.audio_sha256 = a.sha256
-    WHERE g.captured_on = :day AND a.analysis_reason IS NULL AND p.version IS DISTINCT FROM :version
+    WHERE g.captured_on = :day AND {LIVING} AND a.analysis_reason IS NULL AND p.version IS DISTINCT FROM :version
     ORDER BY a.sha256
 """
 _PAGE = """

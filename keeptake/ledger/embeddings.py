@@ -19,6 +19,7 @@ import sqlalchemy as sa
 from keeptake.embedding.scaler import FEWEST_VECTORS, Scaler, apply_scaler, fit_scaler
 from keeptake.ledger.bulk import upsert
 from keeptake.ledger.connection import Ledger
+from keeptake.ledger.living import LIVING
 from keeptake.ledger.tables import embedding_scalers, scaled_embeddings
 
 GROWTH = 4  # fitted on 100 vectors, renewed at 400: by then most of the corpus is new
@@ -30,11 +31,11 @@ INDEX_MEMORY = "512MB"  # the graph of 100,000 vectors fits; without it the buil
 
 # What search filters by, as it stands now, of the audio of a row `e`; kept beside each scaled vector.
 _FILTERED_BY = "genre, key, tempo_bpm, user_ids, providers"
-_NOW = """
+_NOW = f"""
     LEFT JOIN features f ON f.audio_sha256 = e.audio_sha256
     CROSS JOIN LATERAL (
         SELECT array_agg(DISTINCT user_id) AS user_ids, array_agg(DISTINCT provider) AS providers
-        FROM generations g WHERE g.audio_sha256 = e.audio_sha256 AND g.erased_at IS NULL
+        FROM generations g WHERE g.audio_sha256 = e.audio_sha256 AND {LIVING}
     ) t
 """
 _REFRESH = f"""

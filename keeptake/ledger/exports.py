@@ -19,6 +19,8 @@ import psycopg
 from psycopg import pq, sql
 
 from keeptake.errors import BusyError, LedgerUnavailableError
+from keeptake.ledger.living import LIVING
+from keeptake.ledger.outages import unavailable
 from keeptake.ledger.serving import DEADLINE_S, break_off
 
 PIECE_BYTES = 1 << 18
@@ -173,7 +175,7 @@ def _cell(name: str, expression: str, *, is_excel_safe: bool) -> str:
 
 
 def _rows(columns: str, provider: str | None, least_quality: float | None, *, part: str = "true") -> sql.Composed:
-    conditions = [sql.SQL("g.erased_at IS NULL"), sql.SQL(part)]
+    conditions = [sql.SQL(LIVING), sql.SQL(part)]
     if provider is not None:
         conditions.append(sql.SQL("g.provider = {}").format(sql.Literal(provider)))  # type: ignore[arg-type]  # Composed is as good
     if least_quality is not None:
@@ -232,7 +234,7 @@ def place_of(arguments: dict[str, Any], owner: str) -> psycopg.Connection:
     try:
         connection = psycopg.connect(**arguments, autocommit=True)
     except psycopg.OperationalError as outage:
-        raise LedgerUnavailableError("no connection to the ledger for an export") from outage
+        raise unavailable(outage, "no connection to the ledger for an export") from outage
     with _watched(connection):
         connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         # Locks of the transaction: they go with it, however it ends.
@@ -254,7 +256,7 @@ def _watched(connection: psycopg.Connection) -> Iterator[None]:
         yield
     except psycopg.OperationalError as outage:
         connection.close()
-        raise LedgerUnavailableError("the ledger broke an export off") from outage
+        raise unavailable(outage, "the ledger broke an export off") from outage
     except BaseException:
         connection.close()
         raise
@@ -336,7 +338,7 @@ class CopyReader:
                         break
                     self._start()
         except psycopg.OperationalError as outage:
-            raise LedgerUnavailableError("the ledger broke an export off") from outage
+            raise unavailable(outage, "the ledger broke an export off") from outage
         self.rows += len(lines)
         self._first = False
         return b"".join(lines)

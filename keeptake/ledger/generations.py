@@ -19,6 +19,7 @@ import sqlalchemy as sa
 
 from keeptake.json_values import JSON
 from keeptake.ledger.bulk import staged, upsert
+from keeptake.ledger.living import LIVING
 from keeptake.ledger.tables import generations, refusals, source_cursors
 from keeptake.records import FEEDBACK, Accepted, identity
 
@@ -162,7 +163,8 @@ def _update_feedback(connection: sa.Connection, repeated: Sequence[Accepted], *,
     names = {accepted.generation.generation_id for accepted in saying}
     if not names:
         return 0
-    unlocked = _changes(saying, _standing(connection, names, actor))
+    before = _standing(connection, names, actor)
+    unlocked = _changes([accepted for accepted in saying if accepted.generation.generation_id in before], before)
     if not unlocked:
         return 0
     # Only rows with news are locked, in one order; what others did meanwhile is seen by looking again.
@@ -201,12 +203,12 @@ def _changes(saying: Sequence[Accepted], standing: dict[str, dict[str, Any]]) ->
 def _standing(
     connection: sa.Connection, names: Iterable[str], actor: str, *, is_locking: bool = False
 ) -> dict[str, dict[str, Any]]:
-    """Feedback as it stands, and all that an actor ever said about it, by generation."""
+    """Feedback as it stands, and all that an actor ever said about it, by generation; of an erased one nothing."""
     lock = "ORDER BY id FOR UPDATE" if is_locking else ""
     rows = connection.execute(
         sa.text(
             f"SELECT id, generation_id, feedback_revision, {', '.join(FEEDBACK)} FROM generations "
-            f"WHERE generation_id = ANY(:names) {lock}"
+            f"WHERE generation_id = ANY(:names) AND {LIVING} {lock}"
         ),
         {"names": list(names)},
     ).all()

@@ -9,18 +9,21 @@ from typing import NamedTuple
 import polars as pl
 import sqlalchemy as sa
 
-from keeptake.curation.quality import SEED_V1_WEIGHTS
+from keeptake.curation.quality import FORMULAS, SEED_V1_WEIGHTS
 from keeptake.embedding import DEFAULT_MODEL
 from keeptake.ledger.connection import Ledger
+from keeptake.ledger.embeddings import StoredScaler
+from keeptake.ledger.living import LIVING
 
 EXAMPLES = 10
+SCORE_BINS = 20
 
 
 def arrivals_of_day(ledger: Ledger, day: str) -> pl.DataFrame:
     """Newest generations of a day as captured."""
     return ledger.arrow(
         f"SELECT generation_id, provider, source, left(user_prompt, 80) AS prompt, created_at::text, status FROM generations"
-        f" WHERE captured_on = {_date(day)} ORDER BY id DESC LIMIT {EXAMPLES}"
+        f" WHERE captured_on = {_date(day)} AND {LIVING} ORDER BY id DESC LIMIT {EXAMPLES}"
     )
 
 
@@ -50,7 +53,7 @@ def audio_of_day(ledger: Ledger, day: str) -> pl.DataFrame:
         "SELECT g.generation_id, g.audio_status, g.audio_reason, g.audio_attempts, a.format, a.duration_s, a.sample_rate_hz,"
         " array_to_string(a.flags, ' ') AS flags, left(g.audio_detail->>'detail', 120) AS detail"
         " FROM generations g LEFT JOIN audio a ON a.sha256 = g.audio_sha256"
-        f" WHERE g.captured_on = {_date(day)} AND g.audio_status <> 'pending'"
+        f" WHERE g.captured_on = {_date(day)} AND g.audio_status <> 'pending' AND {LIVING}"
         f" ORDER BY (g.audio_status = 'stored'), g.audio_last_attempt_at DESC NULLS LAST LIMIT {EXAMPLES}"
     )
 
@@ -60,16 +63,19 @@ def features_of_day(ledger: Ledger, day: str) -> pl.DataFrame:
     return ledger.arrow(
         "SELECT g.generation_id, f.duration_s, f.tempo_bpm, f.key, f.has_vocals, f.loudness_lufs, f.genre, f.rhythm_confidence,"
         " f.is_loop, g.audio_sha256 FROM generations g JOIN features f ON f.audio_sha256 = g.audio_sha256"
-        f" WHERE g.captured_on = {_date(day)} ORDER BY g.id"
+        f" WHERE g.captured_on = {_date(day)} AND {LIVING} ORDER BY g.id"
     )
 
 
 def analysis_rate_of_day(ledger: Ledger, day: str) -> float | None:
     """Seconds of audio heard for a second of CPU, over the files of a day."""
     frame = ledger.arrow(
-        "SELECT sum(a.duration_s)::float8 AS audio_s, sum(c.cpu_s)::float8 AS cpu_s FROM audio a JOIN"
-        " (SELECT audio_sha256, sum(cpu_s) AS cpu_s FROM analyses GROUP BY 1) c ON c.audio_sha256 = a.sha256"
-        f" WHERE a.sha256 IN (SELECT audio_sha256 FROM generations WHERE captured_on = {_date(day)})"
+        "SELECT sum(a.duration_s)::float8 AS audio_s, sum(c.cpu_s)::float8 AS cpu_s"
+        f" FROM (SELECT DISTINCT audio_sha256 FROM generations WHERE captured_on = {_date(day)}) d"
+        " JOIN audio a ON a.sha256 = d.audio_sha256"
+        # Of each file by its key: summed before joining, the analyses of all days would be read for one.
+        " CROSS JOIN LATERAL (SELECT sum(cpu_s) AS cpu_s FROM analyses WHERE audio_sha256 = d.audio_sha256) c"
+        " WHERE c.cpu_s IS NOT NULL"
     )
     audio_s, cpu_s = frame.row(0)
     return audio_s / cpu_s if cpu_s else None
@@ -79,7 +85,7 @@ def example_audio_of_day(ledger: Ledger, day: str, most: int = 3) -> list[tuple[
     """Generation id and audio hash of a few heard takes of a day, the newest first."""
     frame = ledger.arrow(
         "SELECT g.generation_id, g.audio_sha256 FROM generations g JOIN features f ON f.audio_sha256 = g.audio_sha256"
-        f" WHERE g.captured_on = {_date(day)} ORDER BY g.id DESC LIMIT {most}"
+        f" WHERE g.captured_on = {_date(day)} AND {LIVING} ORDER BY g.id DESC LIMIT {most}"
     )
     return list(frame.iter_rows())
 
@@ -93,15 +99,19 @@ def embedded_of_day(ledger: Ledger, day: str) -> pl.DataFrame:
     )
 
 
-def neighbours_of_examples(ledger: Ledger, scaler: int) -> pl.DataFrame:
+def neighbours_of_examples(ledger: Ledger, scaler: StoredScaler | None) -> pl.DataFrame:
     """The three nearest audio files of the three that came last, in one scaler's space: `example, neighbour, cosine`."""
+    if scaler is None:
+        return pl.DataFrame(schema={"example": pl.String, "neighbour": pl.String, "cosine": pl.Float64})
+    # The cast and the scaler stand here as they stand in the index, or Postgres would not see that it fits.
+    distance = f"v.vector::halfvec({scaler.dims}) <=> e.vector::halfvec({scaler.dims})"
     return ledger.arrow(
         "WITH examples AS (SELECT v.audio_sha256, v.vector FROM scaled_embeddings v JOIN audio a ON a.sha256 = v.audio_sha256"
-        f" WHERE v.scaler = {int(scaler)} ORDER BY a.stored_at DESC, a.sha256 LIMIT 3)"
+        f" WHERE v.scaler = {scaler.id} ORDER BY a.stored_at DESC, a.sha256 LIMIT 3)"
         " SELECT e.audio_sha256 AS example, n.audio_sha256 AS neighbour, n.cosine"
-        " FROM examples e CROSS JOIN LATERAL (SELECT v.audio_sha256, 1 - (v.vector <=> e.vector) AS cosine"
-        f" FROM scaled_embeddings v WHERE v.scaler = {int(scaler)} AND v.audio_sha256 <> e.audio_sha256"
-        " ORDER BY v.vector <=> e.vector LIMIT 3) n ORDER BY e.audio_sha256, n.cosine DESC"
+        f" FROM examples e CROSS JOIN LATERAL (SELECT v.audio_sha256, 1 - ({distance}) AS cosine"
+        f" FROM scaled_embeddings v WHERE v.scaler = {scaler.id} AND v.audio_sha256 <> e.audio_sha256"
+        f" ORDER BY {distance} LIMIT 3) n ORDER BY e.audio_sha256, n.cosine DESC"
     )
 
 
@@ -123,18 +133,34 @@ def takes_by_audio(ledger: Ledger, files: Iterable[str]) -> dict[str, Take]:
         "SELECT g.audio_sha256, (array_agg(g.generation_id ORDER BY g.id))[1], count(*),"
         " left((array_agg(g.user_prompt ORDER BY g.id))[1], 80), f.duration_s, f.tempo_bpm, f.key"
         " FROM generations g LEFT JOIN features f ON f.audio_sha256 = g.audio_sha256"
-        " WHERE g.audio_sha256 = ANY(:files) AND g.erased_at IS NULL GROUP BY 1, f.audio_sha256"
+        f" WHERE g.audio_sha256 = ANY(:files) AND {LIVING} GROUP BY 1, f.audio_sha256"
     )
     with ledger.begin() as connection:
         rows = connection.execute(sa.text(query), {"files": sorted(set(files))}).all()
     return {row[0]: Take(*row) for row in rows}
 
 
-def scores(ledger: Ledger, formula: str) -> pl.DataFrame:
-    """Totals of a formula over all takes."""
-    if not formula.replace("_", "").isalnum():
-        raise ValueError(f"not the name of a formula: {formula!r}")
-    return ledger.arrow(f"SELECT total FROM quality_scores WHERE formula = '{formula}' ORDER BY generation")
+class Distribution(NamedTuple):
+    """How the totals of a formula are spread."""
+
+    counts: list[int]  # in `SCORE_BINS` equal bins of [0, 1], lowest first; 1 belongs to the last
+    mean: float | None
+
+
+def score_distributions(ledger: Ledger) -> dict[str, Distribution]:
+    """How the totals of each formula are spread over all takes, by its name."""
+    query = sa.text(
+        f"SELECT formula, least(width_bucket(total, 0, 1, {SCORE_BINS}), {SCORE_BINS}) - 1, count(*), sum(total)"
+        " FROM quality_scores q JOIN generations g ON g.id = q.generation"
+        f" WHERE formula = ANY(:formulas) AND {LIVING} GROUP BY 1, 2"
+    )
+    counts = {formula: [0] * SCORE_BINS for formula in FORMULAS}
+    sums = dict.fromkeys(FORMULAS, 0.0)
+    with ledger.begin() as connection:
+        for formula, at, takes, total in connection.execute(query, {"formulas": list(FORMULAS)}):
+            counts[formula][at] = takes
+            sums[formula] += total
+    return {name: Distribution(found, sums[name] / sum(found) if any(found) else None) for name, found in counts.items()}
 
 
 def scores_by_provider_and_week(ledger: Ledger) -> pl.DataFrame:
@@ -154,7 +180,8 @@ def best_and_worst(ledger: Ledger) -> pl.DataFrame:
     feedback = " + ".join(f"(q.terms->>'{term}')::float8" for term in ("liked", "used", "rating"))
     query = (
         f"(SELECT g.generation_id, q.total, g.liked, g.rating, g.used, {terms}, {feedback} AS feedback FROM quality_scores q"
-        " JOIN generations g ON g.id = q.generation WHERE q.formula = 'seed_v1' ORDER BY q.total {order}, g.id LIMIT 5)"
+        f" JOIN generations g ON g.id = q.generation WHERE q.formula = 'seed_v1' AND {LIVING}"
+        " ORDER BY q.total {order}, g.id LIMIT 5)"
     )
     return ledger.arrow(f"{query.format(order='DESC')} UNION ALL {query.format(order='ASC')}")
 
@@ -163,7 +190,7 @@ _SHOWN = (
     " FROM generations g JOIN features f ON f.audio_sha256 = g.audio_sha256"
     " LEFT JOIN quality_scores q ON q.generation = g.id AND q.formula = 'v2'"
     " LEFT JOIN LATERAL (SELECT version, vector, embedded_at FROM embeddings WHERE audio_sha256 = f.audio_sha256"
-    f" AND model = '{DEFAULT_MODEL}' ORDER BY embedded_at DESC LIMIT 1) e ON true WHERE g.erased_at IS NULL"
+    f" AND model = '{DEFAULT_MODEL}' ORDER BY embedded_at DESC LIMIT 1) e ON true WHERE {LIVING}"
 )
 
 
@@ -193,11 +220,18 @@ def _date(day: str) -> str:
 
 
 def asked_and_heard(ledger: Ledger) -> pl.DataFrame:
-    """Tempo and key as asked in the parameters beside those heard, for every take of which a tempo or a key was asked."""
+    """Tempo and key as asked in the parameters beside those heard, of every take of which a tempo or a key was asked.
+
+    With the verdict of its adherence on each, or the reason why there is none; null where it was not judged yet.
+    """
+    verdicts = ", ".join(
+        f"coalesce(a.terms->'{term}'->>'verdict', a.terms->'{term}'->>'reason') AS {term}_verdict" for term in ("tempo", "key")
+    )
     return ledger.arrow(
         "SELECT g.generation_id, g.generation_params->>'bpm' AS bpm_asked, f.tempo_bpm, g.generation_params->>'key' AS key_asked,"
-        " f.key FROM generations g JOIN features f ON f.audio_sha256 = g.audio_sha256"
-        " WHERE g.generation_params ?| ARRAY['bpm', 'key'] ORDER BY g.id"
+        f" f.key, {verdicts} FROM generations g JOIN features f ON f.audio_sha256 = g.audio_sha256"
+        " LEFT JOIN adherence a ON a.generation = g.id"
+        f" WHERE g.generation_params ?| ARRAY['bpm', 'key'] AND {LIVING} ORDER BY g.id"
     )
 
 

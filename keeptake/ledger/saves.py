@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from keeptake.curation.quality import HEARD
+from keeptake.ledger.living import LIVING
 from keeptake.records import FEEDBACK, Accepted, identity
 
 SOURCE = "api"
@@ -80,7 +81,7 @@ GIVE_FEEDBACK = f"""
     changed AS (
         UPDATE generations g
         SET {_MERGED}, feedback_revision = g.feedback_revision + 1, feedback_at = now(), updated_at = now()
-        FROM given WHERE g.generation_id = %s AND g.erased_at IS NULL
+        FROM given WHERE g.generation_id = %s AND {LIVING}
         RETURNING g.id, g.feedback_revision, g.audio_sha256, {", ".join(f"g.{name}" for name in FEEDBACK)}
     ),
     history AS (

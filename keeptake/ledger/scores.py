@@ -13,17 +13,20 @@ import sqlalchemy as sa
 from keeptake.curation.quality import FORMULAS, FORMULAS_VERSION, HEARD, PRINCIPAL, score
 from keeptake.ledger.bulk import upsert
 from keeptake.ledger.connection import Ledger
+from keeptake.ledger.living import LIVING
 from keeptake.ledger.tables import quality_scores
 
 PAGE_ROWS = 50_000
 
 _LAGGING = f"""
-    SELECT g.id, g.feedback_revision, f.versions, g.liked, g.rating, g.used, {", ".join(f"f.{name}" for name in HEARD)}
     FROM generations g JOIN features f ON f.audio_sha256 = g.audio_sha256
-    WHERE g.id > {{after}} AND g.status <> 'quarantined'
+    WHERE g.status <> 'quarantined' AND {LIVING}
       AND (g.scored_revision IS DISTINCT FROM g.feedback_revision
            OR g.scored_features IS DISTINCT FROM f.versions || ' {FORMULAS_VERSION}')
-    ORDER BY g.id LIMIT {PAGE_ROWS}
+"""
+_PAGE = f"""
+    SELECT g.id, g.feedback_revision, f.versions, g.liked, g.rating, g.used, {", ".join(f"f.{name}" for name in HEARD)}
+    {_LAGGING} AND g.id > {{after}} ORDER BY g.id LIMIT {PAGE_ROWS}
 """
 
 # A feedback call may have scored a later revision while we computed: the later one stays.
@@ -38,7 +41,10 @@ _MARK = """
            OR g.scored_features IS DISTINCT FROM s.features_versions || ' ' || :formulas)
 """
 _NEWER = "excluded.feedback_revision >= quality_scores.feedback_revision"
-_FINISH = "UPDATE generations SET status = 'scored', updated_at = now() WHERE status = 'embedded' AND scored_revision IS NOT NULL"
+_FINISH = f"""
+    UPDATE generations SET status = 'scored', updated_at = now()
+    WHERE status = 'embedded' AND scored_revision IS NOT NULL AND {LIVING}
+"""
 
 
 class ScoreReport(NamedTuple):
@@ -51,7 +57,7 @@ class ScoreReport(NamedTuple):
 def score_lagging(ledger: Ledger) -> ScoreReport:
     """Score every take whose feedback or features moved since its last score, page by page, each page its own commit."""
     after, pages = 0, []
-    while (page := ledger.arrow(_LAGGING.format(after=after))).height:
+    while (page := ledger.arrow(_PAGE.format(after=after))).height:
         scored = score(page)
         after = scored["id"][-1]
         with ledger.begin() as connection:
@@ -81,6 +87,5 @@ def _rows(scored: pl.DataFrame, formula: str) -> list[dict[str, object]]:
 
 def count_lagging(ledger: Ledger) -> int:
     """How many takes with an analysis wait for a score."""
-    query = f"SELECT count(*) AS n FROM ({_LAGGING.format(after=0)}) AS lagging"
     with ledger.begin() as connection:
-        return int(connection.scalar(sa.text(query)) or 0)
+        return int(connection.scalar(sa.text(f"SELECT count(*) {_LAGGING}")) or 0)

@@ -28,6 +28,7 @@ from keeptake.embedding.scaler import apply_scaler
 from keeptake.errors import ConfigurationError, KeeptakeError, UnavailableError
 from keeptake.ledger.connection import Ledger
 from keeptake.ledger.embeddings import StoredScaler, read_scaler, scaler_in_use
+from keeptake.ledger.living import LIVING
 from keeptake.ledger.unknown import no_such_take
 
 EXACT_MOST = 25_000  # takes that are compared one by one: about 12 ms
@@ -196,7 +197,7 @@ def _noted(filters: Filters) -> list[str]:
 def _source(conditions: list[str]) -> tuple[str, str]:
     """Takes that may be neighbours."""
     features = " JOIN features f ON f.audio_sha256 = g.audio_sha256" if any("f." in condition for condition in conditions) else ""
-    rest = ["g.generation_id IS DISTINCT FROM :itself", "g.erased_at IS NULL", *conditions]
+    rest = ["g.generation_id IS DISTINCT FROM :itself", LIVING, *conditions]
     return f"generations g{features}", " AND ".join(rest)
 
 

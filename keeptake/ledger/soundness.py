@@ -5,6 +5,7 @@ from collections.abc import Callable
 import sqlalchemy as sa
 
 from keeptake.ledger.connection import Ledger
+from keeptake.ledger.living import LIVING
 
 MOST = 1000
 NEWEST = 50  # objects that are looked for in the store: each costs a request there
@@ -32,7 +33,7 @@ def analyzed_without_features(ledger: Ledger) -> list[str]:
     """Generations that are called analyzed or more and have no features."""
     return _texts(
         ledger,
-        "SELECT generation_id FROM generations g WHERE status IN ('analyzed', 'embedded', 'scored')"
+        f"SELECT generation_id FROM generations g WHERE status IN ('analyzed', 'embedded', 'scored') AND {LIVING}"
         f" AND NOT EXISTS (SELECT FROM features f WHERE f.audio_sha256 = g.audio_sha256) LIMIT {MOST}",
     )
 
@@ -42,9 +43,9 @@ def scores_that_disagree(ledger: Ledger) -> list[str]:
     return _texts(
         ledger,
         "SELECT generation_id FROM generations g LEFT JOIN quality_scores q ON q.generation = g.id AND q.formula = 'seed_v1'"
-        " WHERE (g.status = 'scored' AND g.quality_score IS NULL) OR"
-        " (g.scored_revision = q.feedback_revision AND g.quality_score IS DISTINCT FROM q.total)"
-        f" LIMIT {MOST}",
+        " WHERE ((g.status = 'scored' AND g.quality_score IS NULL)"
+        " OR (g.scored_revision = q.feedback_revision AND g.quality_score IS DISTINCT FROM q.total))"
+        f" AND {LIVING} LIMIT {MOST}",
     )
 
 

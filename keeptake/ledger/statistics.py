@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from keeptake.ledger.living import LIVING
+
 GENRES = 50
 BINS = 10
 
@@ -16,10 +18,10 @@ STATISTICS = f"""
             CASE WHEN quality_score = 1 THEN {BINS - 1} ELSE floor(quality_score * {BINS})::int END AS bin,
             count(*) FILTER (WHERE liked IS NOT NULL OR rating IS NOT NULL OR feedback IS NOT NULL OR used IS NOT NULL) AS said,
             sum(quality_score) AS quality, count(*) FILTER (WHERE used_for_training) AS used
-        FROM generations WHERE erased_at IS NULL GROUP BY provider, status, bin
+        FROM generations WHERE {LIVING} GROUP BY provider, status, bin
     ), genres AS (
         SELECT coalesce(generation_params ->> 'genre', '') AS genre, count(*) AS n
-        FROM generations WHERE erased_at IS NULL GROUP BY 1 ORDER BY n DESC, genre LIMIT {GENRES}
+        FROM generations WHERE {LIVING} GROUP BY 1 ORDER BY n DESC, genre LIMIT {GENRES}
     )
     SELECT (SELECT json_agg(g) FROM groups g), (SELECT json_agg(g) FROM genres g)
 """

@@ -9,8 +9,9 @@ from typing import Any
 import sqlalchemy as sa
 
 from keeptake.ledger.connection import Ledger
+from keeptake.ledger.living import LIVING
 
-_PENDING = "status NOT IN ('scored', 'quarantined') OR audio_status = 'retrying'"
+_PENDING = f"(status NOT IN ('scored', 'quarantined') OR audio_status = 'retrying') AND {LIVING}"
 
 
 def status(ledger: Ledger) -> dict[str, Any]:
@@ -78,7 +79,7 @@ def refused(ledger: Ledger) -> Generator[dict[str, Any]]:
 def pending_by_day(ledger: Ledger, *, most: int = 1000) -> dict[str, int]:
     """Capture days with rows that can be worked on now, and how many; a retry counts once its time has come."""
     query = sa.text(
-        f"SELECT captured_on::text, count(*) FROM generations WHERE ({_PENDING})"
+        f"SELECT captured_on::text, count(*) FROM generations WHERE {_PENDING}"
         " AND (audio_status <> 'retrying' OR audio_next_attempt_at <= now()) GROUP BY 1 ORDER BY 1 LIMIT :most"
     )
     with ledger.begin() as connection:
@@ -96,7 +97,7 @@ def days_with_failures(ledger: Ledger) -> dict[str, dict[str, int]]:
     """Capture days on which rows failed for good, with their counts by reason."""
     query = sa.text(
         "SELECT captured_on::text, coalesce(audio_reason, status_reason, 'unknown'), count(*) FROM generations"
-        " WHERE status = 'quarantined' GROUP BY 1, 2 ORDER BY 1, 2"
+        f" WHERE status = 'quarantined' AND {LIVING} GROUP BY 1, 2 ORDER BY 1, 2"
     )
     days: dict[str, dict[str, int]] = {}
     with ledger.begin() as connection:
@@ -107,6 +108,9 @@ def days_with_failures(ledger: Ledger) -> dict[str, dict[str, int]]:
 
 def good_takes(ledger: Ledger, formula: str, min_score: float) -> int:
     """Takes whose total by a formula reaches a score."""
-    query = sa.text("SELECT count(*) FROM quality_scores WHERE formula = :formula AND total >= :least")
+    query = sa.text(
+        "SELECT count(*) FROM quality_scores q JOIN generations g ON g.id = q.generation"
+        f" WHERE formula = :formula AND total >= :least AND {LIVING}"
+    )
     with ledger.begin() as connection:
         return int(connection.scalar(query, {"formula": formula, "least": min_score}) or 0)

@@ -123,7 +123,6 @@ generations = sa.Table(
     sa.Index("ix_generations_captured_on", "captured_on"),
     sa.Index("ix_generations_user_id", "user_id"),
     sa.Index("ix_generations_provider", "provider"),
-    sa.Index("ix_generations_used_for_training", "used_for_training"),
     sa.Index("ix_generations_created_at_id", "created_at", "id"),
     sa.Index("ix_generations_audio_sha256", "audio_sha256"),
     # The mark that work is pending is the row's own state: small partial indexes, no counter row that saves would fight over.
@@ -132,8 +131,12 @@ generations = sa.Table(
         "captured_on",
         postgresql_where=sa.text("status NOT IN ('scored', 'quarantined') OR audio_status = 'retrying'"),
     ),
-    sa.Index("ix_generations_lagging", "id", postgresql_where=sa.text("scored_revision IS DISTINCT FROM feedback_revision")),
-    sa.Index("ix_generations_quarantined", "audio_last_attempt_at", postgresql_where=sa.text("audio_status = 'quarantined'")),
+    # As `ledger/audio.py` and the standing checks ask for what failed.
+    sa.Index(
+        "ix_generations_failed",
+        "audio_last_attempt_at",
+        postgresql_where=sa.text("audio_status IN ('quarantined', 'retrying') OR status = 'quarantined'"),
+    ),
 )
 
 feedback_history = sa.Table(
@@ -216,7 +219,6 @@ analyses = sa.Table(
     sa.PrimaryKeyConstraint("audio_sha256", "part"),
     _one_of("status", ("ok", "null")),
     sa.CheckConstraint("status = 'ok' OR reason IS NOT NULL", name="null_has_reason"),
-    sa.Index("ix_analyses_part_version", "part", "version"),
 )
 
 
@@ -346,8 +348,13 @@ duplicate_pairs = sa.Table(
     metadata,
     sa.Column("first_sha256", sa.Text, sa.ForeignKey("audio.sha256", ondelete="CASCADE"), nullable=False),
     sa.Column("second_sha256", sa.Text, sa.ForeignKey("audio.sha256", ondelete="CASCADE"), nullable=False),
-    sa.Column("version", sa.Text, nullable=False, comment="of the fingerprint that both were compared by"),
-    sa.Column("evidence", JSONB, nullable=False, comment="offset_s, bit_error, speed, rotation, cosine"),
+    sa.Column("version", sa.Text, nullable=False, comment="of the fingerprint and of the rules that both were compared by"),
+    sa.Column(
+        "evidence",
+        JSONB,
+        nullable=False,
+        comment="relation (duplicate or excerpt), offset_s, speed, rotation, bit_error, matched_s, share, cosine",
+    ),
     sa.Column("found_at", Timestamp, nullable=False, server_default=now),
     sa.PrimaryKeyConstraint("first_sha256", "second_sha256", "version"),
     sa.CheckConstraint("first_sha256 < second_sha256", name="ordered"),

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from keeptake.ledger.bulk import upsert
 from keeptake.ledger.connection import Ledger
+from keeptake.ledger.living import LIVING
 from keeptake.ledger.tables import embeddings
 
 
@@ -42,25 +43,26 @@ _HAS_VECTOR = "EXISTS (SELECT FROM embeddings e WHERE e.audio_sha256 = {audio} A
 _PENDING = f"""
     SELECT DISTINCT a.sha256, a.storage_key, a.duration_s
     FROM generations g JOIN audio a ON a.sha256 = g.audio_sha256
-    WHERE g.captured_on = :day AND g.status IN ('analyzed', 'embedded', 'scored') AND NOT {_HAS_VECTOR.format(audio="a.sha256")}
+    WHERE g.captured_on = :day AND g.status IN ('analyzed', 'embedded', 'scored') AND {LIVING}
+      AND NOT {_HAS_VECTOR.format(audio="a.sha256")}
     ORDER BY a.sha256
 """
 _OUTDATED = f"""
     SELECT g.captured_on::text, count(DISTINCT g.audio_sha256) FROM generations g JOIN audio a ON a.sha256 = g.audio_sha256
-    WHERE g.status IN ('embedded', 'scored') AND NOT {_HAS_VECTOR.format(audio="g.audio_sha256")}
+    WHERE g.status IN ('embedded', 'scored') AND {LIVING} AND NOT {_HAS_VECTOR.format(audio="g.audio_sha256")}
     GROUP BY 1 ORDER BY 1 DESC LIMIT :most
 """
 _PROMPTS = f"""
     SELECT DISTINCT ON (g.audio_sha256) g.audio_sha256, coalesce(nullif(g.ai_enhanced_prompt, ''), g.user_prompt)
     FROM generations g
-    WHERE g.captured_on = :day AND g.audio_sha256 IS NOT NULL AND g.erased_at IS NULL
+    WHERE g.captured_on = :day AND g.audio_sha256 IS NOT NULL AND {LIVING}
       AND NOT {_HAS_VECTOR.format(audio="g.audio_sha256")}
     ORDER BY g.audio_sha256, g.id
 """
 _ADVANCE = f"""
     WITH moved AS (
         UPDATE generations g SET status = 'embedded', updated_at = now()
-        WHERE g.captured_on = :day AND g.status = 'analyzed' AND {_HAS_VECTOR.format(audio="g.audio_sha256")}
+        WHERE g.captured_on = :day AND g.status = 'analyzed' AND {LIVING} AND {_HAS_VECTOR.format(audio="g.audio_sha256")}
         RETURNING g.audio_sha256
     )
     SELECT count(DISTINCT audio_sha256) FROM moved
@@ -107,7 +109,7 @@ def save_embeddings(connection: sa.Connection, embedded: Sequence[Embedded], mod
     connection.execute(
         sa.text(
             "UPDATE generations SET status = 'embedded', updated_at = now()"
-            " WHERE status = 'analyzed' AND audio_sha256 = ANY(:files)"
+            f" WHERE status = 'analyzed' AND audio_sha256 = ANY(:files) AND {LIVING}"
         ),
         {"files": [file.sha256 for file in embedded]},
     )

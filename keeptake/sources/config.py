@@ -17,8 +17,8 @@
     url = "env:WORKSTATION_DATABASE_URL"
     table = "TrainingMetadata"
 
-Headers and a table's address may be `env:NAME`, read from the environment, so that no secret stands in the file. Belongs here: the shape of
-that file. Does not: reading from what it names.
+Headers and a table's address may be `env:NAME`, read from the environment, so that no secret stands in the file. Belongs here:
+the shape of that file. Does not: reading from what it names.
 """
 
 import os
