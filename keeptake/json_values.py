@@ -8,6 +8,8 @@ Belongs here: what holds for any JSON that comes from outside. Does not: what a 
 """
 
 import json
+import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,6 +22,7 @@ MAX_TEXT = 10_000  # characters of any string
 MAX_DEPTH = 20
 MAX_INTEGER = 2**63 - 1
 MAX_MAGNITUDE = 1e18  # of a fraction: 1e300 becomes 301 digits in JSONB, and no reader takes that for a double again
+MAX_DIGITS = 400  # a number of more is read as infinite, for `check_json` to refuse at its place
 MIN_MAGNITUDE = 1e-300  # below it Postgres refuses the cast to a double
 
 
@@ -58,15 +61,46 @@ def parse_json(text: bytes | str, path: Path = ()) -> JSON:
         `not-json` for the whole (`invalid` for a text within, whose `path` was given).
     """
     try:
-        return _decoder.decode(text.decode() if isinstance(text, bytes) else text)
+        text = text.decode() if isinstance(text, bytes) else text
+        try:
+            return _decoder.decode(text)
+        except json.JSONDecodeError:
+            raise
+        except ValueError:  # Python's own guard against integers of thousands of digits
+            return _decoder_of_long_numbers.decode(text)
     except UnicodeDecodeError as error:
         raise UnsoundJsonError("not-json", path, f"byte {error.start} is not UTF-8") from None
     except json.JSONDecodeError as error:
-        raise UnsoundJsonError("invalid" if path else "not-json", path, f"{error.msg} at character {error.pos}") from None
+        raise UnsoundJsonError("invalid" if path else "not-json", path, _no_json(text, error)) from None
     except RecursionError:
-        raise UnsoundJsonError("invalid", path, f"nested deeper than {MAX_DEPTH}") from None
-    except ValueError:  # Python's own guard against integers of thousands of digits
-        raise UnsoundJsonError("invalid", path, "a number has too many digits") from None
+        raise UnsoundJsonError("invalid", (*path, *_outermost_too_deep(text)), f"nested deeper than {MAX_DEPTH}") from None
+
+
+def _no_json(text: bytes | str, error: json.JSONDecodeError) -> str:
+    if isinstance(text, str) and text.startswith("\ufeff"):
+        return "it begins with a byte order mark (BOM): send UTF-8 without one"
+    return f"{error.msg} at character {error.pos}"
+
+
+def _outermost_too_deep(text: bytes | str) -> Path:
+    """Name of the outermost field whose value the parser found too deep; nothing where the whole is no object."""
+    depth, name = 0, None
+    for piece in _STRUCTURE.findall(text if isinstance(text, str) else ""):
+        if piece in "[{":
+            depth += 1
+            if depth == 1 and piece == "[":
+                break
+            if depth > MAX_DEPTH:
+                return () if name is None else (json.loads(name),)
+        elif piece in "]}":
+            depth -= 1
+        elif depth == 1:
+            name = piece
+    return ()
+
+
+def _whole_number(digits: str) -> int | float:
+    return int(digits) if len(digits) <= MAX_DIGITS else math.copysign(math.inf, -1 if digits.startswith("-") else 1)
 
 
 def _collect(pairs: list[tuple[str, JSON]]) -> dict[str, JSON]:
@@ -80,6 +114,8 @@ def _collect(pairs: list[tuple[str, JSON]]) -> dict[str, JSON]:
 
 
 _decoder = json.JSONDecoder(object_pairs_hook=_collect)
+_decoder_of_long_numbers = json.JSONDecoder(object_pairs_hook=_collect, parse_int=_whole_number)
+_STRUCTURE = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]', re.DOTALL)
 
 
 def check_json(value: JSON, path: Path) -> None:

@@ -96,7 +96,7 @@ RECORD_REFUSALS = frozenset(
 
 _PLACED = frozenset((*CAPTURED, *CLAIMED_ANALYSIS, "userFeedback"))  # fields that have a place of their own
 _GENERATION_ID = re.compile(r"[A-Za-z0-9._:-]+")
-_RESERVED_IDS = frozenset({"export", "statistics", "batch", "expected"})  # path segments of the API
+RESERVED_IDS = frozenset({"export", "statistics", "batch", "expected"})  # path segments of the API
 _BPM_TEXT = re.compile(r"[-+]?\d{1,9}(?:\.\d{1,9})?")
 
 
@@ -234,6 +234,15 @@ def identity(generation: Generation) -> bytes:
     return hashlib.sha256(json.dumps(_canonical(fields), sort_keys=True, separators=(",", ":")).encode()).digest()
 
 
+def is_generation_id(text: str) -> bool:
+    """Whether a text is spelled as an id may be.
+
+    >>> is_generation_id("gen_xyz"), is_generation_id("gen xyz")
+    (True, False)
+    """
+    return _GENERATION_ID.fullmatch(text) is not None and len(text) <= MAX_LENGTH["generationId"]
+
+
 def file_id(generation_id: str) -> str:
     """Name a take's files without its provider's characters: 16 hex digits.
 
@@ -249,8 +258,9 @@ def public_record(row: Mapping[str, Any]) -> dict[str, JSON]:
     Parameters
     ----------
     row : Mapping
-        The columns of `generations`, and under `audio` and `features` the rows that belong to its audio, under `timbre` the
-        `mfcc` and `chromagram` of the spectrum part, under `embedding` the current vector: each missing or None until it exists.
+        The columns of `generations`, and under `audio` and `features` the rows that belong to its audio, under `mfcc_mean` and
+        `chroma` those of its spectrum and tonal parts, under `embedding` the current vector: each missing or None until it
+        exists.
 
     Returns
     -------
@@ -273,7 +283,7 @@ def public_record(row: Mapping[str, Any]) -> dict[str, JSON]:
         "duration": as_given(row["duration_s"] or audio.get("duration_s") or params.get("duration") or None),
         "format": row["format"] or audio.get("format") or ending_of(row["audio_url"]),
         "analysisMetadata": _measured_analysis(features),
-        "spectralFeatures": _measured_spectrum(features, row.get("timbre") or {}),
+        "spectralFeatures": _measured_spectrum(features, row),
         "audioEmbedding": row.get("embedding"),
         "userFeedback": {name: row[name] for name in FEEDBACK if row[name] is not None} or None,
         "provider": row["provider"],
@@ -334,14 +344,14 @@ def _measured_analysis(features: Mapping[str, Any]) -> dict[str, JSON] | None:
     return _without_absent({group: values or None for group, values in groups.items()}) or None
 
 
-def _measured_spectrum(features: Mapping[str, Any], timbre: Mapping[str, Any]) -> dict[str, JSON] | None:
+def _measured_spectrum(features: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, JSON] | None:
     return (
         _without_absent(
             {
                 "spectralCentroid": features.get("spectral_centroid_hz"),
                 "spectralRolloff": features.get("spectral_rolloff_hz"),
-                "mfcc": timbre.get("mfcc"),
-                "chromagram": timbre.get("chromagram"),
+                "mfcc": row.get("mfcc_mean"),
+                "chromagram": row.get("chroma"),
             }
         )
         or None
@@ -380,7 +390,7 @@ def _accept(fields: dict[str, JSON], now: datetime) -> Accepted:
             raise UnsoundJsonError("missing", (name,), f"the field {name} is required and may not be empty")
     params = _params_in(fields.get("generationParams"))
     created_at = _time_in(fields.get("createdAt"))
-    extra = {name: value for name, value in fields.items() if name not in _PLACED and value is not None}
+    extra = _without_absent({name: value for name, value in fields.items() if name not in _PLACED})
     feedback = _record_feedback_in(object_in(fields, "userFeedback"), extra)
     flags = []
     if params.get("provider") and params["provider"] != text["provider"]:
@@ -414,9 +424,9 @@ def _id_in(fields: Mapping[str, JSON]) -> str:
     name = text_in(fields, "generationId", most=MAX_LENGTH["generationId"])
     if name is None:
         raise UnsoundJsonError("missing", ("generationId",), "the field generationId is required and may not be empty")
-    if not _GENERATION_ID.fullmatch(name):
+    if not is_generation_id(name):
         raise UnsoundJsonError("invalid", ("generationId",), "expected 1 to 128 of A-Z a-z 0-9 . _ : -")
-    if name in _RESERVED_IDS:
+    if name in RESERVED_IDS:
         raise UnsoundJsonError("invalid", ("generationId",), f"{name!r} is taken by the service's own paths")
     return name
 

@@ -74,8 +74,10 @@ class Settings(BaseSettings):
     api_host: str = Field("127.0.0.1", description="Address that the API binds to.")
     api_port: int = Field(8002, ge=0, le=65_535, description="Port of the API.")
     api_workers: int = Field(1, ge=1, le=64, description="Worker processes of the API.")
-    api_body_timeout_s: float = Field(10.0, gt=0, description="Seconds that the body of one API call may take to arrive.")
-    api_body_pause_s: float = Field(0.8, gt=0, description="Seconds of silence within a body that end the call with a 408.")
+    api_body_timeout_s: float = Field(
+        10.0, gt=0, description="Seconds that the body of one API call may take to arrive, and one more for each 128 KiB of it."
+    )
+    api_body_pause_s: float = Field(5.0, gt=0, description="Seconds of silence within a body that end the call with a 408.")
     api_deadline_s: float = Field(
         1.8, gt=0, description="Seconds that the ledger may take to answer an API call, before it is a 503."
     )

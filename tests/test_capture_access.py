@@ -14,8 +14,10 @@ from keeptake.capture.access import Keys, Principal
 from keeptake.capture.app import PREFIX
 from keeptake.capture.limits import CallLimits, SharedCounters
 from keeptake.capture.problems import Problem
+from keeptake.capture.server import serve
 from keeptake.errors import ConfigurationError
 from keeptake.ledger.keys import SCOPES, create_key, list_keys, revoke_key, split_key
+from keeptake.settings import settings
 
 # Each operation with a call that succeeds under its scope alone. A new operation without a row fails the first test.
 CALLS = {
@@ -149,6 +151,17 @@ def test_no_access_control_beyond_this_machine_does_not_start(host, tmp_path):
     assert "bind to 127.0.0.1" in ended.stderr
 
 
+def test_a_limit_that_cannot_be_read_refuses_to_serve_with_its_name(monkeypatch):
+    """Each worker process died of it with a traceback, and the command ended as if something were away."""
+    monkeypatch.setenv("KEEPTAKE_RATE_LIMIT_WRITE", "many")
+    settings.cache_clear()
+    try:
+        with pytest.raises(ConfigurationError, match="KEEPTAKE_RATE_LIMIT_WRITE reads like 600/minute, got 'many'"):
+            serve("127.0.0.1", 0, database_url="postgresql:///nowhere")
+    finally:
+        settings.cache_clear()
+
+
 def test_without_access_control_this_machine_needs_no_key(ledger, tmp_path, capture_service):
     with capture_service.running(ledger, tmp_path, auth="none") as service, service.new_client() as client:
         assert client.post(PREFIX, json=capture_service.take("g1")).status_code == 200
@@ -241,6 +254,8 @@ def test_browsers_of_an_allowed_origin_may_send_feedback_and_no_others(ledger, t
             assert preflight.headers["access-control-allow-origin"] == allowed
             assert "PUT" in preflight.headers["access-control-allow-methods"]
             assert browser.options(path, headers={"Origin": other, **asked}).status_code == 400
+            more = {"Access-Control-Request-Method": "PUT", "Access-Control-Request-Headers": "content-digest,if-range,range"}
+            assert browser.options(path, headers={"Origin": allowed, **more}).status_code == 200  # players and uploads send them
             sent = browser.put(path, json={"liked": True}, headers={"Origin": allowed})
             assert sent.status_code == 200
             assert sent.headers["access-control-allow-origin"] == allowed

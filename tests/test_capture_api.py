@@ -3,10 +3,14 @@
 import json
 import time
 
+import numpy as np
 import pytest
 
+from keeptake.audio.analyze import analyze
+from keeptake.audio.record import Spectrum, Tonal
 from keeptake.capture import statistics
 from keeptake.capture.app import PREFIX
+from keeptake.ledger.analyses import Heard, save_analyses
 
 
 @pytest.fixture
@@ -177,6 +181,24 @@ def test_what_was_heard_shows_in_record_and_export(service, take):
     assert line["metadata"]["heard"] == {"tempo_bpm": 140, "key": "F minor", "has_vocals": False, "loudness_lufs": -9.25}
 
 
+def test_the_spectrum_that_was_heard_shows_in_the_record(service, take, signals):
+    """MFCC and chromagram were looked for under names that no analysis ever had, and no record showed them."""
+    sample_rate_hz = 22_050
+    chord = sum(signals.sine(hz, 6.0, sample_rate_hz) for hz in (220.0, 277.18, 329.63)) / 3
+    parts = analyze(chord[None].astype(np.float32), sample_rate_hz, parts=("spectrum", "tonal"))
+    service.post(take("g1"))
+    heard(service, "g1", spectral_centroid_hz=300.5)
+    with service.ledger.begin() as connection:
+        sha256 = connection.exec_driver_sql("SELECT sha256 FROM audio").scalar()
+        save_analyses(connection, [Heard(sha256, parts, {})], {})
+    shown = service.get("/g1").json()["spectralFeatures"]
+    assert shown == {
+        "spectralCentroid": 300.5,
+        "mfcc": Spectrum(**parts["spectrum"].values).mfcc_mean,
+        "chromagram": Tonal(**parts["tonal"].values).chroma,
+    }
+
+
 def test_pages_hold_every_record_once_newest_first(service, take):
     for index in range(25):
         service.post(
@@ -234,10 +256,58 @@ def test_a_batch_answers_line_by_line_in_order(service, take):
     assert refused.status_code == 413
 
 
+@pytest.mark.parametrize(
+    ("sent", "code", "pointer", "detail"),
+    [
+        ([], "invalid-announcement", "", "expected an object with provider and generationIds, found an array"),
+        ({"provider": "suno"}, "missing-generationIds", "/generationIds", "the field generationIds is required"),
+        ({"generationIds": []}, "missing-provider", "/provider", "the field provider is required"),
+        (
+            {"provider": "suno", "generationIds": [], "a/b": 1},
+            "invalid-announcement",
+            "/a~1b",
+            "expected provider and generationIds alone, found a field 'a/b'",
+        ),
+        ({"provider": 5, "generationIds": []}, "invalid-provider", "/provider", "expected a name of 1 to 512 characters"),
+        (
+            {"provider": "s", "generationIds": "g1"},
+            "invalid-generationIds",
+            "/generationIds",
+            "expected an array of ids, found text",
+        ),
+        (
+            {"provider": "s", "generationIds": ["g", 5]},
+            "invalid-generationIds",
+            "/generationIds/1",
+            "expected text, found a number",
+        ),
+        (
+            {"provider": "s", "generationIds": ["export"]},
+            "invalid-generationIds",
+            "/generationIds/0",
+            "'export' is taken by the service's own paths",
+        ),
+        ({"provider": "s", "generationIds": ["\0"]}, "invalid", "/generationIds/0", "NUL characters cannot be stored"),
+    ],
+)
+def test_an_announcement_is_refused_at_its_field(service, sent, code, pointer, detail):
+    """A text for the ids was said to be more than 10,000 ids, and an id that no record can have waited for ever."""
+    refused = service.client.post(f"{PREFIX}/expected", json=sent)
+    assert (refused.status_code, refused.json()["code"]) == (422, code)
+    assert refused.json()["errors"] == [{"pointer": pointer, "detail": detail}]
+
+
+def test_an_empty_body_is_called_empty(service):
+    for path in (PREFIX, PREFIX + "/expected"):
+        refused = service.client.post(path, content=b" \n", headers={"Content-Type": "application/json"})
+        assert (refused.status_code, refused.json()["detail"]) == (400, "the body is empty: send a JSON object")
+
+
 def test_statistics_have_a_tag_and_no_average_without_scores(service, take):
     service.post(take("g1"))
     first = service.get("/statistics/overview")
     assert first.json()["statistics"]["averageQualityScore"] is None
+    assert first.headers["etag"].startswith('W/"')  # the time of the count is not in it
     again = service.get("/statistics/overview", headers={"If-None-Match": first.headers["etag"]})
     assert (again.status_code, again.content) == (304, b"")
     service.post(take("g2"))
@@ -275,25 +345,52 @@ def test_statistics_are_at_most_a_minute_old(service, take, clock):
 
 def test_statistics_older_than_half_a_minute_are_counted_behind_the_answer(service, take, clock):
     assert total_after(service, take, clock, statistics.FRESH_S + 1) == 0
+    assert service.get("/statistics/overview").headers["cache-control"] in ("private, max-age=0", "private, max-age=29")
     ends_s = time.monotonic() + 5
     while service.get("/statistics/overview").json()["statistics"]["totalGenerations"] == 0:
         assert time.monotonic() < ends_s
 
 
 def test_control_a_cache_without_an_age_answers_for_ever_what_it_once_counted(service, take, clock, monkeypatch):
-    monkeypatch.setattr(statistics, "FRESH_S", float("inf"))
+    monkeypatch.setattr(statistics, "FRESH_S", 1e9)
     assert total_after(service, take, clock, statistics.STALE_S + 1) == 0
 
 
 def test_every_answer_carries_the_request_id(service):
     given = service.get("/nobody", headers={"X-Request-Id": "abc-123"})
     assert given.headers["x-request-id"] == given.json()["requestId"] == "abc-123"
-    odd = service.get("/nobody", headers={"X-Request-Id": "a b\tc"})
-    assert odd.headers["x-request-id"] != "a b\tc"
-    unknown = service.client.get("/nowhere")
-    assert (unknown.status_code, unknown.json()["code"]) == (404, "not-found")
+    traced = "00-4bf92f3577b34da6a3ce929d0e0e4736;a=[1],b:/2@~+=="
+    assert service.get("/nobody", headers={"X-Request-Id": traced}).headers["x-request-id"] == traced
+    for odd in ("a b\tc", 'a"b', "a'b", "x" * 129):
+        assert service.get("/nobody", headers={"X-Request-Id": odd}).headers["x-request-id"] != odd
+
+
+def test_a_path_or_method_that_is_not_there_says_where_to_look(service):
+    """A slash at the end was answered with a redirect to http, whatever the caller had used; /docs/nope with an empty 404."""
+    for path in ("/nowhere", PREFIX + "/", "/healthz/", "/docs/nope"):
+        unknown = service.client.get(path, follow_redirects=False)
+        assert (unknown.status_code, unknown.json()["code"]) == (404, "not-found"), path
+        assert "/docs" in unknown.json()["detail"]
     wrong = service.client.delete(PREFIX)
-    assert (wrong.status_code, wrong.json()["status"]) == (405, 405)
+    assert (wrong.status_code, wrong.json()["status"], wrong.headers["allow"]) == (405, 405, "GET, HEAD, POST")
+    assert wrong.json()["detail"] == "the path has GET, HEAD, POST: /docs shows what each of them does"
+
+
+def test_head_answers_as_get_without_the_body(service, take):
+    """Monitors and download tools ask HEAD first, and met a 405."""
+    service.post(take("g1"))
+    for path, status in (
+        (PREFIX + "/g1", 200),
+        (PREFIX + "/unknown", 404),
+        (PREFIX + "/statistics/overview", 200),
+        ("/docs", 200),
+    ):
+        whole, head = service.client.get(path), service.client.head(path)
+        assert (head.status_code, head.content) == (status, b""), path
+        assert head.headers["content-type"] == whole.headers["content-type"]
+        assert status == 404 or head.headers["content-length"] == whole.headers["content-length"]
+    dear = service.client.head(PREFIX + "/export/jsonl")
+    assert (dear.status_code, dear.headers["allow"]) == (405, "GET")
 
 
 def test_metrics_count_saves_feedback_and_exports(service, take):
@@ -314,6 +411,38 @@ def test_metrics_count_saves_feedback_and_exports(service, take):
     service.feedback("g1", {"rating": 5})
     service.get("/export/jsonl")
     assert [value(name) - earlier for name, earlier in zip(names, before, strict=True)] == [1, 1, 1, 1, 1]
+
+
+def test_what_is_away_is_called_by_its_name(ledger, tmp_path, capture_service):
+    """With the store away the answer sent people to look after Postgres."""
+    (tmp_path / "file").write_text("no folder")
+    with capture_service.running(ledger, tmp_path, audio_url=(tmp_path / "file").as_uri()) as service:
+        service.post(capture_service.take("g1"))
+        heard(service, "g1")
+        away = service.get("/g1/audio")
+        assert (away.status_code, away.headers["retry-after"]) == (503, "2")
+        assert away.json()["detail"].startswith("the audio store")
+        with service.ledger.begin() as connection:
+            connection.exec_driver_sql("ALTER TABLE generations RENAME TO others")
+            connection.exec_driver_sql(
+                "CREATE FUNCTION give_up() RETURNS int LANGUAGE plpgsql AS"
+                " $$BEGIN RAISE 'a prompt' USING ERRCODE = '40001'; END$$"
+            )
+            connection.exec_driver_sql("CREATE VIEW generations AS SELECT * FROM others WHERE give_up() = 1")
+        given_up = service.get("/g1")
+        assert (given_up.status_code, given_up.json()["detail"]) == (503, "the ledger gave a statement up: repeat the call")
+
+
+def test_the_deadline_that_is_set_holds_for_statistics_and_neighbours_too(ledger, tmp_path, capture_service):
+    """Both waited 1.8 s, whatever KEEPTAKE_API_DEADLINE_S said."""
+    with capture_service.running(ledger, tmp_path, api_deadline_s=0.3) as service:
+        service.post(capture_service.take("g1"))
+        for table, path in (("generations", "/statistics/overview"), ("embedding_scalers", "/g1/similar")):
+            with ledger.begin() as blocking:
+                blocking.exec_driver_sql(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
+                started_s = time.monotonic()
+                assert service.get(path).status_code == 503, path
+                assert 0.25 < time.monotonic() - started_s < 1.5, path
 
 
 def test_readiness_names_what_fails(service, tmp_path, capture_service):

@@ -58,9 +58,16 @@ def test_audio_that_was_sent_is_kept_under_its_hash_and_played_in_parts(service,
         assert part.status_code == 206
         assert part.content == wav[first : last + 1]
         assert part.headers["content-range"] == f"bytes {first}-{last}/{len(wav)}"
-    outside = service.get("/g1/audio", headers={"Range": f"bytes={len(wav)}-"})
-    assert (outside.status_code, outside.headers["content-range"]) == (416, f"bytes */{len(wav)}")
+    for first in (len(wav), "9" * 20, "9" * 5000):
+        outside = service.get("/g1/audio", headers={"Range": f"bytes={first}-"})
+        assert (outside.status_code, outside.headers["content-range"]) == (416, f"bytes */{len(wav)}")
+    assert outside.json()["detail"] == f"there are {len(wav)} bytes: ask for bytes=0-{len(wav) - 1} or a part of it"
     etag = whole.headers["etag"]
+    head = service.client.head(f"{PREFIX}/g1/audio")
+    assert (head.status_code, head.content, head.headers["content-length"]) == (200, b"", str(len(wav)))
+    for state, status in ((etag, 206), (f"W/{etag}", 200), ('"other"', 200), ("Wed, 21 Oct 2015 07:28:00 GMT", 200)):
+        resumed = service.get("/g1/audio", headers={"Range": "bytes=10-", "If-Range": state})
+        assert (resumed.status_code, resumed.content) == (status, wav[10:] if status == 206 else wav), state
     for known, status in ((etag, 304), (f'"other", W/{etag}', 304), ("*", 304), ('"other"', 200)):
         assert service.get("/g1/audio", headers={"If-None-Match": known}).status_code == status
 
@@ -127,6 +134,8 @@ def test_what_is_no_audio_is_refused_with_its_reason_and_leaves_the_take_alone(s
         (wav, digest(b"another"), 400, "digest-mismatch"),
         (wav, {"Content-Digest": "md5=:x:"}, 400, "invalid-digest"),
         (bytes((50 << 20) + 1), {}, 413, "body-too-large"),
+        (wav, {"Content-Type": "multipart/form-data; boundary=x"}, 415, "unsupported-media-type"),
+        (wav, {"Content-Encoding": "gzip"}, 415, "unsupported-encoding"),
     ):
         refused = put(service, "g1", audio, **headers)
         assert (refused.status_code, refused.json()["code"]) == (status, code)
@@ -186,22 +195,37 @@ def test_neighbours_are_named_nearest_first_with_the_version_of_the_space(servic
     assert found.json()["modelVersion"] == f"{DEFAULT_MODEL}@1/1"
 
 
-def test_each_model_has_a_space_of_its_own(service, capture_service):
-    for name in ("g0", "g1", "g2"):
-        service.post(capture_service.take(name))
-    place(service.ledger, np.array([[1.0, 0.0, 0.0], [0.99, 0.11, 0.0], [0.0, 1.0, 0.0]]))
-    pending = service.get("/g0/similar?model=clap:other")
-    assert (pending.status_code, pending.json()["code"]) == (409, "embedding-pending")
-    assert "by clap:other" in pending.json()["detail"]
+def test_a_quarantined_take_has_no_neighbours_and_says_why(service, capture_service):
+    """It was said to be placed later, for ever."""
+    service.post(capture_service.take("g1"))
+    failed = "status = 'quarantined', audio_status = 'quarantined', audio_reason = 'not-found'"
+    service.query(f"UPDATE generations SET {failed} RETURNING 1")
+    refused = service.get("/g1/similar")
+    assert (refused.status_code, refused.json()["code"]) == (409, "generation-quarantined")
+    assert "quarantined (not-found)" in refused.json()["detail"]
 
-    upset = np.array([[1.0, 0.0], [0.0, 1.0], [0.9, 0.1]], np.float32)  # g2 is the nearest here
-    with service.ledger.begin() as connection:
-        save_vectors(connection, [Embedded(f"{n:064x}", vector) for n, vector in enumerate(upset)], "clap:other", "abc")
-    renew_space(service.ledger, "clap:other", "abc")
-    found = service.get("/g0/similar?model=clap:other&k=1").json()
-    assert found["items"][0]["generationId"] == "g2"
-    assert found["modelVersion"] == "clap:other@abc/1"
-    assert service.get("/g0/similar?k=1").json()["items"][0]["generationId"] == "g1"
+
+def test_each_model_has_a_space_of_its_own(ledger, tmp_path, capture_service):
+    """An unknown model was told to wait for its turn, for ever."""
+    with capture_service.running(ledger, tmp_path, embedding_models="mert:mine") as service:
+        for name in ("g0", "g1", "g2"):
+            service.post(capture_service.take(name))
+        place(service.ledger, np.array([[1.0, 0.0, 0.0], [0.99, 0.11, 0.0], [0.0, 1.0, 0.0]]))
+        unknown = service.get("/g0/similar?model=clap:other")
+        assert (unknown.status_code, unknown.json()["code"]) == (422, "unknown-model")
+        assert unknown.json()["errors"] == [{"pointer": "/query/model", "detail": f"the models are mert:mine, {DEFAULT_MODEL}"}]
+        pending = service.get("/g0/similar?model=mert:mine")
+        assert (pending.status_code, pending.json()["code"]) == (409, "embedding-pending")
+        assert "by mert:mine" in pending.json()["detail"]
+
+        upset = np.array([[1.0, 0.0], [0.0, 1.0], [0.9, 0.1]], np.float32)  # g2 is the nearest here
+        with service.ledger.begin() as connection:
+            save_vectors(connection, [Embedded(f"{n:064x}", vector) for n, vector in enumerate(upset)], "clap:other", "abc")
+        renew_space(service.ledger, "clap:other", "abc")
+        found = service.get("/g0/similar?model=clap:other&k=1").json()
+        assert found["items"][0]["generationId"] == "g2"
+        assert found["modelVersion"] == "clap:other@abc/1"
+        assert service.get("/g0/similar?k=1").json()["items"][0]["generationId"] == "g1"
 
 
 TAKES = 600
@@ -259,4 +283,5 @@ def test_a_filter_that_cannot_be_meant_is_refused_with_its_name(service, capture
     assert refused.status_code == 422
     assert refused.headers["content-type"] == "application/problem+json"
     assert refused.json()["code"] == "invalid-parameter"
+    assert pointer.rsplit("/", 1)[1] in refused.json()["detail"]
     assert [error["pointer"] for error in refused.json()["errors"]] == [pointer]

@@ -36,6 +36,9 @@ def test_control_whatever_is_taken_out_is_missed(document):
     assert without(lambda operation: operation[body[0]][body[1]][body[2]][body[3]].pop("example")) == [f"{where}: example"]
 
 
+READINESS = {"application/json": {"schema": {"$ref": "#/components/schemas/Readiness"}}}
+
+
 def lacking(document):
     """What an operation's description leaves out."""
     missed = []
@@ -48,6 +51,8 @@ def lacking(document):
             wanted |= {"400", "408", "413", "415"} if "requestBody" in operation and not path.endswith("/audio") else set()
             wanted |= {"404"} if "{generation_id}" in path else set()
             missed += [f"{where}: {status}" for status in sorted(wanted - set(errors))]
+            if path == "/readyz" and errors["503"]["content"] == READINESS:
+                errors.pop("503")  # it answers like its 200, and names the part that fails
             for status, shown in errors.items():
                 problem = shown["content"].get("application/problem+json", {})
                 if problem.get("schema") != {"$ref": "#/components/schemas/ProblemDocument"}:

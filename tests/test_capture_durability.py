@@ -1,6 +1,7 @@
 """Nothing acknowledged is lost: services and servers killed under load, and frozen. Each with its control."""
 
 import asyncio
+import io
 import os
 import random
 import signal
@@ -8,15 +9,19 @@ import subprocess
 import tempfile
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx2
 import psycopg
 import pytest
+import soundfile
 
+from keeptake.capture import app
 from keeptake.capture.app import PREFIX
 from keeptake.capture.saving import STEPS
+from keeptake.errors import LedgerUnavailableError
 from keeptake.ledger import serving
 from keeptake.ledger.connection import Ledger
 from keeptake.ledger.keys import SCOPES, create_key
@@ -334,6 +339,74 @@ def test_a_frozen_postgres_hangs_no_request(capture_service, tmp_path):
                 time.sleep(0.2)
     assert len(took_s) > 40
     assert max(took_s) <= 2.5
+
+
+@pytest.fixture
+def wav(signals):
+    buffer = io.BytesIO()
+    soundfile.write(buffer, signals.sine(440.0, 1.0, 22_050), 22_050, format="WAV", subtype="PCM_16")
+    return buffer.getvalue()
+
+
+def frozen_uploads(server, service, take, wav, *, thaw_after_s):
+    """Two uploads whose server freezes while they send, and a third after it has thawed: seconds and status of each."""
+    for name in ("before", "g1", "g2", "after"):
+        assert service.post(take(name)).status_code == 200
+    is_frozen = threading.Event()
+
+    def upload(name, *, is_met=True):
+        def pieces():
+            yield wav[:1000]
+            if is_met:
+                is_frozen.wait()
+            yield wav[1000:]
+
+        started_s = time.monotonic()
+        answer = service.client.put(f"{PREFIX}/{name}/audio", content=pieces())
+        return time.monotonic() - started_s, answer.status_code, answer.headers.get("retry-after")
+
+    assert upload("before", is_met=False)[1] == 201
+    family = server.family()
+    with ThreadPoolExecutor(2) as threads:
+        uploads = [threads.submit(upload, name) for name in ("g1", "g2")]
+        time.sleep(0.5)
+        for pid in family:
+            send_signal(pid, signal.SIGSTOP)
+        thaw = threading.Timer(thaw_after_s, lambda: [send_signal(pid, signal.SIGCONT) for pid in family])
+        thaw.start()
+        is_frozen.set()
+        met = [each.result() for each in uploads]
+    thaw.join()
+    return met, upload("after", is_met=False)
+
+
+def test_a_postgres_that_freezes_during_an_upload_holds_no_place(capture_service, tmp_path, wav):
+    """Two such uploads once hung until the server's end, and every other one was refused as one too many."""
+    with own_server() as (server, ledger), capture_service.running(ledger, tmp_path) as service:
+        met, after = frozen_uploads(server, service, capture_service.take, wav, thaw_after_s=8)
+    assert [answer[1:] for answer in met] == [(503, "2")] * 2
+    assert max(answer[0] for answer in met) <= 5
+    assert after[1] == 201
+
+
+def test_a_transaction_of_a_thread_is_broken_off_wherever_the_server_freezes():
+    """Within a statement, which SIGSTOP between two requests never meets."""
+    with own_server() as (_, ledger):
+        bounded = serving.BoundedLedger(ledger.url, deadline_s=0.5)
+        with bounded.begin() as connection:
+            connection.exec_driver_sql("CREATE TABLE kept (n int)")
+        with pytest.raises(LedgerUnavailableError), bounded.begin() as connection:
+            connection.exec_driver_sql("INSERT INTO kept VALUES (1)")
+            connection.exec_driver_sql("SELECT pg_sleep(20)")
+        with bounded.begin() as connection:
+            assert connection.exec_driver_sql("SELECT count(*) FROM kept").scalar() == 0
+
+
+def test_control_a_pooled_ledger_waits_as_long_as_the_server_is_frozen(capture_service, tmp_path, wav, monkeypatch):
+    monkeypatch.setattr(app, "BoundedLedger", lambda url, *, deadline_s: Ledger(url))
+    with own_server() as (server, ledger), capture_service.running(ledger, tmp_path) as service:
+        met, _ = frozen_uploads(server, service, capture_service.take, wav, thaw_after_s=7)
+    assert max(answer[0] for answer in met) > 5
 
 
 async def during_the_freeze(base_url, headers, take, ends_s):

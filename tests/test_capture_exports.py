@@ -109,6 +109,18 @@ def test_csv_to_the_byte(golden):
     assert golden.get("/export/csv?columns=userId").status_code == 422
 
 
+def test_the_format_of_a_csv_is_that_of_the_record(golden, capture_service):
+    """It was empty where nobody had claimed one, though the record showed what was measured or what the address ends in."""
+    addresses = ["https://h/a.FLAC", "https://h/a.b/c", "https://h/x.wav?y=/z.mp3", "https://h/x#.ogg", "https://h/a.toolong"]
+    for number, address in enumerate(addresses):
+        assert golden.post(capture_service.take(f"f{number}", audioUrl=address, format=None)).status_code == 200
+    rows = csv.DictReader(io.StringIO(golden.get("/export/csv?columns=format").text, newline=""))
+    found = {row["generationId"]: row["format"] for row in rows}
+    assert [found[f"f{number}"] for number in range(len(addresses))] == ["flac", "", "wav", "", ""]
+    for name in ("f0", "f1", "f2", "f3", "f4", "odd"):
+        assert golden.get(f"/{name}").json().get("format", "") == found[name]
+
+
 def test_csv_is_read_back_equal_by_what_people_read_it_with(golden, tmp_path):
     text = golden.get("/export/csv?excelSafe=false").content.decode()
     path = tmp_path / "export.csv"
@@ -162,8 +174,9 @@ def test_an_export_is_compressed_where_it_is_asked_for(golden):
             raw = b"".join(zipped.iter_raw())
         assert zipped.headers["content-encoding"] == "gzip"
         assert gzip.decompress(raw) == plain.content
-        refused = golden.get(path, headers={"Accept-Encoding": "gzip;q=0"})
-        assert "content-encoding" not in refused.headers
+        for asked, given in (("gzip;q=0", None), ("*;q=0, gzip", "gzip"), ("*", "gzip"), ("*, gzip;q=0.0", None), ("br", None)):
+            answer = golden.get(path, headers={"Accept-Encoding": asked})
+            assert answer.headers.get("content-encoding") == given, asked
 
 
 ROWS = (
@@ -304,7 +317,7 @@ def test_an_export_during_writes_is_one_snapshot(many, capture_service, monkeypa
 
 
 def begin_by(monkeypatch, *statements):
-    def place_of(arguments, owner):
+    def place_of(arguments, owner, *, deadline_s):
         connection = psycopg.connect(**arguments, autocommit=True)
         for statement in statements:
             connection.execute(statement)

@@ -76,7 +76,7 @@ def test_a_policy_cannot_take_the_name_of_another_dataset(tmp_path):
 
 
 def test_clips_of_thirty_seconds_are_refused_before_any_work():
-    """Trainers keep clips strictly shorter than 30 s: a policy of longer ones was accepted, and its version refused by the gate."""
+    """Trainers keep clips strictly shorter than 30 s: a policy of longer ones was accepted, its version refused by the gate."""
     with pytest.raises(ConfigurationError, match=r"max_clip_s"):
         read_policy({"name": "long", "audio": {"max_clip_s": 30.0}}, origin="test")
 

@@ -1,11 +1,13 @@
 """The ledger: its shape, its migrations, its claims, its embedded server."""
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import polars as pl
 import pytest
@@ -15,10 +17,12 @@ from alembic.migration import MigrationContext
 
 from keeptake.errors import BusyError, LedgerUnavailableError, UnavailableError
 from keeptake.ledger.connection import Ledger
+from keeptake.ledger.generations import Outcome, accept
 from keeptake.ledger.migrate import current_revision, migrate
 from keeptake.ledger.server import embedded_server
 from keeptake.ledger.serving import ServingPool
 from keeptake.ledger.tables import metadata
+from keeptake.records import read_record
 
 A_GENERATION = """
     INSERT INTO generations
@@ -67,6 +71,35 @@ def test_down_and_up_again_with_data(empty_database):
     with ledger.begin() as connection:
         connection.execute(sa.text(A_GENERATION), {"id": "g1"})
         assert current_revision(connection) == head
+    ledger.dispose()
+
+
+@pytest.mark.parametrize("created_at", [None, "2026-05-01T12:00:00.25+02:00"])
+def test_rows_with_an_empty_unknown_field_are_repeated_and_not_in_conflict_after_the_upgrade(empty_database, created_at):
+    """A feed repeats its records at every reading: each that has such a field would have been refused from then on."""
+    ledger = Ledger(empty_database)
+    migrate(ledger, "0005")
+    record = {
+        "userId": "u",
+        "generationId": "g1",
+        "userPrompt": "p",
+        "audioUrl": "https://x/a.mp3",
+        "provider": "suno",
+        "duration": 30,
+        "generationParams": {"bpm": 140.0, "style": ""},
+        "createdAt": created_at,
+        "lyrics": "",
+        "plan": {"name": "pro", "note": ""},
+    }
+    accepted = read_record(json.dumps(record).encode())
+    as_before = replace(accepted.generation, extra={**accepted.generation.extra, "lyrics": ""})
+    with ledger.begin() as connection:
+        assert accept(connection, [accepted._replace(generation=as_before)], source="feed")[0] == [Outcome.NEW]
+        assert accept(connection, [accepted], source="feed")[0] == [Outcome.CONFLICT]  # control
+    migrate(ledger)
+    with ledger.begin() as connection:
+        assert accept(connection, [accepted], source="feed")[0] == [Outcome.REPLAYED]
+        assert connection.scalar(sa.text("SELECT extra FROM generations")) == {"plan": {"name": "pro", "note": ""}}
     ledger.dispose()
 
 

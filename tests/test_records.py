@@ -148,7 +148,7 @@ def test_refusal_names_field_and_place(change, reason, pointer):
         (b"[]", "not-an-object"),
         (b"null", "not-an-object"),
         (b"[" * 100_000, "invalid-record"),
-        (b'{"x": 1' + b"0" * 5000 + b"}", "invalid-record"),
+        (b'{"x": 1' + b"0" * 5000 + b"}", "invalid-extra"),
         (b'{"provider": "suno", "provider": "udio"}', "invalid-provider"),
         (b'{"x": {"y": 1, "y": 1}}', "invalid-extra"),
         (b'{"generationCost": 1e400}', "invalid-generationCost"),
@@ -157,6 +157,35 @@ def test_refusal_names_field_and_place(change, reason, pointer):
 )
 def test_refusal_of_a_line(raw, reason):
     assert refused(raw).reason == reason
+
+
+@pytest.mark.parametrize(
+    ("raw", "reason", "pointer"),
+    [
+        ('{"x": {"y": [1, %s]}}' % ("9" * 5000), "invalid-extra", "/x/y/1"),
+        ('{"duration": -%s}' % ("9" * 5000), "invalid-duration", "/duration"),
+        (
+            '{"n": {"a]": "[["}, "audioEmbedding": %s}' % ("[" * 50_000 + "]" * 50_000),
+            "invalid-audioEmbedding",
+            "/audioEmbedding",
+        ),
+        ('{"a\\"b": "\\\\", "x/y": %s}' % ('{"z":' * 50_000 + "1" + "}" * 50_000), "invalid-extra", "/x~1y"),
+        ("[" * 50_000 + "]" * 50_000, "invalid-record", ""),
+        (
+            json.dumps(record(generationParams='{"z": ' + "[" * 4_000 + "]" * 4_000 + "}")),
+            "invalid-generationParams",
+            "/generationParams/z",
+        ),
+    ],
+)
+def test_what_the_parser_itself_refuses_is_refused_at_its_field(raw, reason, pointer):
+    """A number of 5,000 digits and a nesting of thousands were refused without saying where."""
+    read = refused(raw.encode())
+    assert (read.reason, read.pointer) == (reason, pointer)
+
+
+def test_a_byte_order_mark_is_called_by_its_name():
+    assert refused(b"\xef\xbb\xbf{}").detail == "it begins with a byte order mark (BOM): send UTF-8 without one"
 
 
 def test_refusal_says_whose_record_it_was():
@@ -207,6 +236,7 @@ def test_unknown_fields_and_claims_are_kept():
     read = accepted(
         record(
             x_trace="abc",
+            x_empty="",
             usedForTraining=True,
             userFeedback={"stars": 3},
             spectralFeatures={"mfcc": [1]},
@@ -249,6 +279,7 @@ def test_identity_ignores_what_is_not_captured():
         {"usedForTraining": True, "qualityScore": 0.9, "updatedAt": "2026-01-01", "id": "7", "trainingEpoch": 2},
         {"analysisMetadata": {"a": 1}},
         {"audioStorageKey": "k"},
+        {"x_trace": ""},  # a replay with it was a conflict
     ):
         assert identity(accepted(record(**{"duration": 30, **change})).generation) == base, change
 
@@ -387,7 +418,8 @@ def test_public_record_shows_claims_as_claimed_and_analysis_as_measured():
         record(duration=9999, userFeedback={"liked": False}, analysisMetadata={"mood": "claimed"}, x=1),
         audio={"duration_s": 30.006, "format": "ogg", "storage_key": "ab/cd"},
         features={"tempo_bpm": 139.9, "has_vocals": False, "key": None, "spectral_centroid_hz": 1800.5},
-        timbre={"mfcc": [1.0, 2.0]},
+        mfcc_mean=[1.0, 2.0],
+        chroma=[0.5, 1.0],
         embedding=[0.5],
         quality_score=0.75,
     )
@@ -400,7 +432,7 @@ def test_public_record_shows_claims_as_claimed_and_analysis_as_measured():
         "rhythmCharacteristics": {"tempoBpm": 139.9},
         "vocalCharacteristics": {"hasVocals": False},
     }
-    assert shown["spectralFeatures"] == {"spectralCentroid": 1800.5, "mfcc": [1.0, 2.0]}
+    assert shown["spectralFeatures"] == {"spectralCentroid": 1800.5, "mfcc": [1.0, 2.0], "chromagram": [0.5, 1.0]}
     assert shown["audioEmbedding"] == [0.5]
     assert shown["claimed"] == {"analysisMetadata": {"mood": "claimed"}}
     assert shown["userFeedback"] == {"liked": False}

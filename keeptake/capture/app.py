@@ -29,9 +29,8 @@ from keeptake.capture.scoring import Scorer
 from keeptake.capture.statistics import StatisticsCache
 from keeptake.capture.uploads import Uploads
 from keeptake.errors import ConfigurationError, KeeptakeError
-from keeptake.ledger.connection import Ledger
 from keeptake.ledger.migrate import alembic_config
-from keeptake.ledger.serving import ServingPool
+from keeptake.ledger.serving import BoundedLedger, ServingPool
 from keeptake.settings import Settings, listed, settings
 
 PREFIX = "/api/training-metadata"
@@ -42,9 +41,11 @@ ROUTERS = (
     (routes_datasets.PREFIX, routes_datasets.router),
     ("", routes_service.router),
 )
-_METHODS = ["GET", "POST", "PUT", "PATCH"]
-_HEADERS = ["Authorization", "X-API-Key", "Content-Type", "X-Request-Id", "If-None-Match"]
+EXPORTS = PREFIX + "/export/"
+_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH"]
+_HEADERS = ["Authorization", "X-API-Key", "Content-Type", "Content-Digest", "X-Request-Id", "If-None-Match", "If-Range", "Range"]
 _SHOWN_HEADERS = ["X-Request-Id", "Retry-After", "RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset", "ETag"]
+_SHOWN_HEADERS += ["Content-Range"]
 
 log = logging.getLogger("keeptake.capture")
 
@@ -71,6 +72,8 @@ def create_app(chosen: Settings | None = None, *, database_url: str | None = Non
     if not url:
         raise ConfigurationError("the service needs a ledger: set KEEPTAKE_DATABASE_URL, or start it with keeptake up")
     app = FastAPI(title="Keeptake", version=version("keeptake"), docs_url=None, redoc_url=None, lifespan=_lifespan)
+    # A redirect would name the host that the service sees, which behind a proxy is another than the caller's.
+    app.router.redirect_slashes = False
     app.state.settings = chosen
     app.state.database_url = url
     app.state.step = step
@@ -89,7 +92,7 @@ def create_app(chosen: Settings | None = None, *, database_url: str | None = Non
             expose_headers=_SHOWN_HEADERS,
             max_age=600,
         )
-    app.add_middleware(Envelope)
+    app.add_middleware(Envelope, without_head=EXPORTS)
     return app
 
 
@@ -99,7 +102,8 @@ def _methods_of(path: str) -> list[str]:
     inside = literal or [
         route for prefix, route in routes if path.startswith(prefix) and route.path_regex.match(path.removeprefix(prefix))
     ]
-    return sorted({method for route in inside for method in route.methods or ()})
+    methods = {method for route in inside for method in route.methods or ()}
+    return sorted(methods | {"HEAD"} if "GET" in methods and not path.startswith(EXPORTS) else methods)
 
 
 @asynccontextmanager
@@ -109,10 +113,10 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     state.keys = Keys(state.pool, is_open=chosen.auth == "none")
     state.limits = CallLimits(Path(chosen.home) / "run" / "api-calls", limits_of(chosen))
     state.scorer = Scorer()
-    state.statistics = StatisticsCache(state.pool)
+    state.statistics = StatisticsCache(state.pool, deadline_s=chosen.api_deadline_s)
     state.exporter = Exporter()
-    state.uploads = Uploads(state.audio_store, state.database_url)
-    state.ledger = Ledger(state.database_url)
+    state.ledger = BoundedLedger(state.database_url, deadline_s=chosen.api_deadline_s)
+    state.uploads = Uploads(state.audio_store, state.ledger)
     await state.pool.open()
     chores = [
         asyncio.create_task(_every(NOTE_USE_S, state.keys.note_use)),

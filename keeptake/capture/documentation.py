@@ -11,6 +11,7 @@ from typing import Any
 from fastapi import APIRouter, FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse, HTMLResponse, Response
 
 from keeptake.capture.access import Guard
@@ -51,7 +52,9 @@ def install(app: FastAPI, routers: Iterable[tuple[str, APIRouter]]) -> None:
 
     @app.get("/docs/{asset}", include_in_schema=False)
     async def _asset(asset: str) -> Response:
-        return FileResponse(folder / asset) if asset in ASSETS else Response(status_code=404)
+        if asset not in ASSETS:
+            raise HTTPException(404)
+        return FileResponse(folder / asset)
 
 
 def _assets() -> Path:

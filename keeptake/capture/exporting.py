@@ -124,11 +124,12 @@ def _zipped(reader: Reader) -> Callable[[], bytes]:
 
 
 def _accepts_gzip(accepted: str) -> bool:
+    weights = {}
     for part in accepted.lower().split(","):
         coding, _, weight = part.partition(";")
-        if coding.strip() in ("gzip", "*"):
-            return weight.replace(" ", "") not in ("q=0", "q=0.0", "q=0.00", "q=0.000")
-    return False
+        weights[coding.strip()] = weight.replace(" ", "")
+    said = weights.get("gzip", weights.get("*"))  # what is named counts before what stands for all others
+    return said is not None and said not in ("q=0", "q=0.0", "q=0.00", "q=0.000")
 
 
 def _too_many(detail: str) -> Problem:

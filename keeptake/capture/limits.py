@@ -146,11 +146,16 @@ class CallLimits:
         File of the counters.
     allowed : Mapping
         Class → limit such as `600/minute`.
+
+    Raises
+    ------
+    ConfigurationError
+        As `parsed_limits`.
     """
 
     def __init__(self, path: Path, allowed: Mapping[str, str]) -> None:
         self._counters = SharedCounters(path)
-        self._items: dict[str, RateLimitItem] = {kind: _parsed(kind, text) for kind, text in allowed.items()}
+        self._items = parsed_limits(allowed)
 
     def count(self, kind: str, who: str) -> Standing:
         """Count one call of `who`."""
@@ -164,6 +169,17 @@ class CallLimits:
     def close(self) -> None:
         """Let go of the counters."""
         self._counters.close()
+
+
+def parsed_limits(allowed: Mapping[str, str]) -> dict[str, RateLimitItem]:
+    """Read the limits of the call classes.
+
+    Raises
+    ------
+    ConfigurationError
+        If one cannot be read, with its variable's name.
+    """
+    return {kind: _parsed(kind, text) for kind, text in allowed.items()}
 
 
 def _parsed(kind: str, text: str) -> RateLimitItem:

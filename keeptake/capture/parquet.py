@@ -11,6 +11,7 @@ from typing import Any
 from keeptake.errors import LedgerUnavailableError
 from keeptake.ledger.connection import libpq_url
 from keeptake.ledger.exports import place_of
+from keeptake.ledger.serving import DEADLINE_S
 
 BATCH_BYTES = 4 << 20
 
@@ -24,7 +25,7 @@ class ParquetReader:
         The ledger's.
     query : str
         Its rows.
-    arguments, owner
+    arguments, owner, deadline_s
         As for `CopyReader`: Parquet is one of the owner's exports too.
 
     Raises
@@ -35,7 +36,7 @@ class ParquetReader:
         If the ledger does not answer.
     """
 
-    def __init__(self, url: str, query: str, *, arguments: dict[str, Any], owner: str) -> None:
+    def __init__(self, url: str, query: str, *, arguments: dict[str, Any], owner: str, deadline_s: float = DEADLINE_S) -> None:
         import pyarrow as pa
         import pyarrow.parquet as pq
         from adbc_driver_postgresql import dbapi
@@ -44,7 +45,7 @@ class ParquetReader:
         self._lock = threading.Lock()
         self._is_done = False
         # Before ADBC, which has no time-out of its own: a ledger that does not answer is told by this connection.
-        self._place = place_of(arguments, owner)
+        self._place = place_of(arguments, owner, deadline_s=deadline_s)
         try:
             self._connection = dbapi.connect(libpq_url(url), autocommit=True)
             self._cursor: Any = self._connection.cursor(

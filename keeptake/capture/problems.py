@@ -12,13 +12,14 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
+import psycopg
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from keeptake.errors import UnavailableError
+from keeptake.errors import LedgerUnavailableError, UnavailableError
 from keeptake.json_values import pointer_to
 
 MEDIA_TYPE = "application/problem+json"
@@ -121,33 +122,37 @@ def install(app: FastAPI, methods_of: Callable[[str], list[str]]) -> None:
     @app.exception_handler(HTTPException)
     async def _on_http(request: Request, error: HTTPException) -> Response:
         code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "-")
-        headers = dict(error.headers or {})
+        headers, detail = dict(error.headers or {}), str(error.detail)
         if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-            headers["Allow"] = ", ".join(methods_of(request.url.path))  # Starlette names those of the first route that matched
-        return answer(request, Problem(error.status_code, code, str(error.detail), headers=headers))
+            # Starlette names those of the first route that matched.
+            allowed = headers["Allow"] = ", ".join(methods_of(request.url.path))
+            detail = f"the path has {allowed}: /docs shows what each of them does"
+        elif error.status_code == HTTPStatus.NOT_FOUND:
+            detail = "there is no such path, also with or without a slash at its end: /docs shows those that there are"
+        return answer(request, Problem(error.status_code, code, detail, headers=headers))
 
     @app.exception_handler(RequestValidationError)
     async def _on_invalid(request: Request, error: RequestValidationError) -> Response:
-        problem = Problem(422, "invalid-parameter", "a parameter is not what it should be")
-        problem.errors = [
-            {"pointer": pointer_to(tuple(str(step) for step in found["loc"])), "detail": found["msg"]} for found in error.errors()
-        ]
+        found = [(tuple(str(step) for step in refused["loc"]), refused["msg"]) for refused in error.errors()]
+        problem = Problem(422, "invalid-parameter", "; ".join(f"the parameter {place[-1]}: {said}" for place, said in found))
+        problem.errors = [{"pointer": pointer_to(place), "detail": said} for place, said in found]
         return answer(request, problem)
 
     @app.exception_handler(UnavailableError)
     async def _on_unavailable(request: Request, error: UnavailableError) -> Response:
         log.warning("unavailable %s", type(error).__name__)
-        return answer(request, unavailable())
+        return answer(request, _unavailable(error))
 
 
-def unavailable() -> Problem:
-    """Answer for a ledger or a store that is away."""
-    return Problem(
-        503,
-        "unavailable",
-        "the ledger does not answer just now: repeat the call",
-        headers={"Retry-After": str(RETRY_UNAVAILABLE_S)},
-    )
+def _unavailable(error: UnavailableError) -> Problem:
+    """Name what is away by the kind of the error alone: its text names hosts, and may quote a row."""
+    if isinstance(error, LedgerUnavailableError):
+        detail = "the ledger does not answer just now: repeat the call"
+    elif isinstance(error.__cause__, psycopg.Error):
+        detail = "the ledger gave a statement up: repeat the call"
+    else:
+        detail = "the audio store, or the process that decodes audio, is away just now: repeat the call"
+    return Problem(503, "unavailable", detail, headers={"Retry-After": str(RETRY_UNAVAILABLE_S)})
 
 
 def log_fault(error: BaseException) -> None:

@@ -13,7 +13,7 @@ from starlette.responses import Response, StreamingResponse
 
 from keeptake.audio_store import AudioStore
 from keeptake.capture.access import Guard, Principal
-from keeptake.capture.answers import is_unchanged, json_answer, operation
+from keeptake.capture.answers import UNCHANGED, header_parameters, is_unchanged, json_answer, operation
 from keeptake.capture.problems import Problem
 from keeptake.capture.ranges import byte_range
 from keeptake.capture.routes_read import Name, Reader
@@ -22,13 +22,18 @@ from keeptake.capture.schemas import SimilarAnswer, StoredAnswer, body, problems
 from keeptake.capture.uploads import WHOSE, Uploads, Whose
 from keeptake.curation.prompts import parse_key
 from keeptake.embedding import DEFAULT_MODEL
-from keeptake.errors import LedgerUnavailableError
-from keeptake.ledger.serving import DEADLINE_S
+from keeptake.errors import GenerationStatus, LedgerUnavailableError
+from keeptake.settings import listed
 
 STORED = """
     SELECT a.sha256, a.size_bytes, a.format FROM generations g LEFT JOIN audio a ON a.sha256 = g.audio_sha256
     WHERE g.generation_id = %s AND g.erased_at IS NULL
 """
+STANDING = """
+    SELECT g.status, coalesce(g.audio_reason, g.status_reason) FROM generations g
+    WHERE g.generation_id = %s AND g.erased_at IS NULL
+"""
+PLACED_MODELS = "SELECT DISTINCT model FROM embedding_scalers WHERE is_current"
 MEDIA_TYPES = {
     "mp3": "audio/mpeg",
     "wav": "audio/wav",
@@ -59,7 +64,7 @@ router = APIRouter(tags=["audio"])
     "/{generation_id}/audio",
     status_code=201,
     response_model=None,
-    responses={201: {"model": StoredAnswer}, **problems(400, 404, 408, 409, 413, 422, 429, 500, 503)},
+    responses={201: {"model": StoredAnswer}, **problems(400, 404, 408, 409, 413, 415, 422, 429, 500, 503)},
     openapi_extra=_RAW,
 )
 async def send_audio(generation_id: GenerationId, request: Request, principal: Writer) -> Response:
@@ -74,7 +79,8 @@ async def send_audio(generation_id: GenerationId, request: Request, principal: W
 
 @router.get(
     "/{generation_id}/audio",
-    **operation(None, 404, 416, content=_AUDIO),
+    **operation(None, 404, 416, content=_AUDIO, others={206: {"description": "The range.", "content": _AUDIO}, **UNCHANGED}),
+    openapi_extra=header_parameters("Range", "If-Range", "If-None-Match"),
 )
 async def play_audio(generation_id: GenerationId, request: Request, principal: Reader) -> Response:
     """Play a take: the bytes as they were received, whole or in one range."""
@@ -87,7 +93,8 @@ async def play_audio(generation_id: GenerationId, request: Request, principal: R
     headers = {"Accept-Ranges": "bytes", "ETag": f'"{sha256}"', "Cache-Control": "private, max-age=3600"}
     if is_unchanged(request, headers["ETag"]):
         return Response(status_code=304, headers=headers)
-    first, last, is_part = byte_range(request.headers.get("range"), size_bytes)
+    asked, if_range = request.headers.get("range"), request.headers.get("if-range")
+    first, last, is_part = byte_range(asked, size_bytes, if_range=if_range, etag=headers["ETag"])
     headers["Content-Length"] = str(last - first + 1)
     if is_part:
         headers["Content-Range"] = f"bytes {first}-{last}/{size_bytes}"
@@ -121,19 +128,33 @@ async def similar_takes(
         raise Problem(422, "invalid-parameter", "tempoFromBpm is above tempoToBpm", pointer="/query/tempoFromBpm")
     filters = Filters(userId, provider, genre, _known_key(key), tempoFromBpm, tempoToBpm)
     state, space = request.app.state, model or DEFAULT_MODEL
-    if not await state.pool.rows(WHOSE, (generation_id,)):
+    rows = await state.pool.rows(STANDING, (generation_id,))
+    if not rows:
         raise _unknown(generation_id)
+    status, reason = rows[0]
+    if status == GenerationStatus.QUARANTINED:
+        detail = f"the take is quarantined ({reason}), and has no sound to compare: send its audio, or let it be tried again"
+        raise Problem(409, "generation-quarantined", detail)
     try:
-        async with asyncio.timeout(DEADLINE_S):
+        async with asyncio.timeout(state.settings.api_deadline_s):
             found = await asyncio.to_thread(similar, state.ledger, generation_id, k, filters, model=space)
             scaler = await asyncio.to_thread(current_scaler, state.ledger, space)
     except EmbeddingPendingError:
+        await _check_model(request, space)
         raise Problem(409, "embedding-pending", f"the take is not placed by {space} yet: repeat later") from None
     except TimeoutError:
         raise LedgerUnavailableError("the search took too long") from None
     version = f"{scaler.model}@{scaler.model_version}/{scaler.version}" if scaler else ""
     items = [{"generationId": item.generation_id, "similarity": item.similarity} for item in found]
     return json_answer({"items": items, "modelVersion": version})
+
+
+async def _check_model(request: Request, model: str) -> None:
+    state = request.app.state
+    placed = [name for (name,) in await state.pool.rows(PLACED_MODELS)]
+    models = sorted({DEFAULT_MODEL, *listed(state.settings.embedding_models), *placed})
+    if model not in models:
+        raise Problem(422, "unknown-model", f"the models are {', '.join(models)}", pointer="/query/model")
 
 
 def _known_key(text: str | None) -> str | None:

@@ -18,7 +18,7 @@ from starlette.responses import Response, StreamingResponse
 
 from keeptake import datasets
 from keeptake.capture.access import Guard, Principal
-from keeptake.capture.answers import is_unchanged, json_answer, operation
+from keeptake.capture.answers import UNCHANGED, header_parameters, is_unchanged, json_answer, operation
 from keeptake.capture.problems import Problem
 from keeptake.capture.ranges import byte_range
 from keeptake.errors import ConfigurationError
@@ -80,7 +80,11 @@ async def diff_versions(name: Name, version: Version, to: Other, request: Reques
     return json_answer({"items": changes}, headers={"Cache-Control": FOR_EVER})
 
 
-@router.get("/{name}/{version}/files/{file:path}", **operation(None, 404, 416, content=_FILE))
+@router.get(
+    "/{name}/{version}/files/{file:path}",
+    **operation(None, 404, 416, content=_FILE, others={206: {"description": "The range.", "content": _FILE}, **UNCHANGED}),
+    openapi_extra=header_parameters("Range", "If-Range", "If-None-Match"),
+)
 async def send_file(
     name: Name, version: Version, file: Annotated[str, InPath(max_length=512)], request: Request, principal: Exporting
 ) -> Response:
@@ -94,7 +98,8 @@ async def send_file(
     if is_unchanged(request, headers["ETag"]):
         return Response(status_code=304, headers=headers)
     size_bytes = promised["size_bytes"]
-    first, last, is_part = byte_range(request.headers.get("range"), size_bytes)
+    asked = request.headers
+    first, last, is_part = byte_range(asked.get("range"), size_bytes, if_range=asked.get("if-range"), etag=headers["ETag"])
     headers["Content-Length"] = str(last - first + 1)
     if is_part:
         headers["Content-Range"] = f"bytes {first}-{last}/{size_bytes}"

@@ -16,7 +16,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import Response
 
 from keeptake.capture.access import Guard, Principal
-from keeptake.capture.answers import is_unchanged, json_answer, operation
+from keeptake.capture.answers import UNCHANGED, header_parameters, is_unchanged, json_answer, operation
 from keeptake.capture.exporting import Exporter
 from keeptake.capture.parquet import ParquetReader
 from keeptake.capture.problems import Problem
@@ -44,11 +44,16 @@ LeastQuality = Annotated[
 router = APIRouter()
 
 
-@router.get("/statistics/overview", tags=["statistics"], **operation(StatisticsAnswer))
+@router.get(
+    "/statistics/overview",
+    tags=["statistics"],
+    **operation(StatisticsAnswer, others=UNCHANGED),
+    openapi_extra=header_parameters("If-None-Match"),
+)
 async def statistics_overview(request: Request, principal: Counting) -> Response:
     """Counts over everything, at most a minute old."""
     found = await request.app.state.statistics.overview()
-    headers = {"ETag": found.etag, "Cache-Control": "private, max-age=30"}
+    headers = {"ETag": found.etag, "Cache-Control": f"private, max-age={found.fresh_s()}"}
     if is_unchanged(request, found.etag):
         return Response(status_code=304, headers=headers)
     return Response(found.body, media_type="application/json", headers=headers)
@@ -114,7 +119,14 @@ async def export_parquet(
     """The rows of the JSONL export, flat and typed, as Parquet; one snapshot."""
     state = request.app.state
     query = arrow_query(provider=provider, least_quality=minQualityScore)
-    begin = partial(ParquetReader, state.database_url, query, arguments=state.pool.arguments, owner=principal.name)
+    begin = partial(
+        ParquetReader,
+        state.database_url,
+        query,
+        arguments=state.pool.arguments,
+        owner=principal.name,
+        deadline_s=state.settings.api_deadline_s,
+    )
     exporter: Exporter = state.exporter
     return await exporter.answer(request, begin, kind="parquet", media_type="application/vnd.apache.parquet")
 
@@ -140,7 +152,12 @@ async def list_generations(
     return json_answer({"items": items, "nextCursor": _cursor(last["created_at"], last["id"]) if last else None})
 
 
-@router.get("/{generation_id}", tags=["records"], **operation(GenerationRecord, 404))
+@router.get(
+    "/{generation_id}",
+    tags=["records"],
+    **operation(GenerationRecord, 404, others=UNCHANGED),
+    openapi_extra=header_parameters("If-None-Match"),
+)
 async def show_generation(generation_id: GenerationId, request: Request, principal: Reader) -> Response:
     """Everything that is known of a generation."""
     rows = await request.app.state.pool.mappings(RECORD, (generation_id,))
@@ -156,7 +173,8 @@ async def show_generation(generation_id: GenerationId, request: Request, princip
 
 async def _copied(request: Request, principal: Principal, queries: tuple[bytes, ...], *, kind: str, media_type: str) -> Response:
     state = request.app.state
-    begin = partial(CopyReader, state.pool.arguments, queries, owner=principal.name)
+    deadline_s = state.settings.api_deadline_s
+    begin = partial(CopyReader, state.pool.arguments, queries, owner=principal.name, deadline_s=deadline_s)
     exporter: Exporter = state.exporter
     return await exporter.answer(request, begin, kind=kind, media_type=media_type)
 

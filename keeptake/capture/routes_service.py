@@ -4,7 +4,7 @@ Belongs here: health and metrics. Does not: the interactive documentation (`docu
 """
 
 import asyncio
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
@@ -19,6 +19,8 @@ from keeptake.ledger.expected import COUNT_MISSING
 
 MIGRATED = "SELECT version_num FROM public.alembic_version"
 
+_NOT_READY: dict[int | str, dict[str, Any]] = {503: {"model": Readiness, "description": "A part fails: `failing` names it."}}
+
 router = APIRouter(tags=["service"])
 
 
@@ -28,7 +30,7 @@ async def healthz() -> Response:
     return json_answer({"status": "ok"})
 
 
-@router.get("/readyz", **operation(Readiness))
+@router.get("/readyz", **operation(Readiness, others=_NOT_READY))
 async def readyz(request: Request) -> Response:
     """Names the part that fails, with 503; otherwise 200."""
     state = request.app.state

@@ -27,15 +27,25 @@ from keeptake.capture.schemas import (
     SavedAnswer,
     body,
 )
-from keeptake.json_values import UnsoundJsonError, check_json, parse_json
+from keeptake.json_values import UnsoundJsonError, check_json, kind_of, parse_json, pointer_to
 from keeptake.ledger.expected import ANNOUNCE
 from keeptake.ledger.saves import GIVE_FEEDBACK, json_text
-from keeptake.records import FEEDBACK, Accepted, Refused, read_feedback, read_record
+from keeptake.records import (
+    FEEDBACK,
+    MAX_LENGTH,
+    RESERVED_IDS,
+    Accepted,
+    Refused,
+    is_generation_id,
+    read_feedback,
+    read_record,
+)
 
 MAX_LINES = 1000
 MAX_BATCH_BYTES = 32 << 20
 MAX_EXPECTED = 10_000
 MAX_EXPECTED_BYTES = 4 << 20
+_ANNOUNCED = "provider and generationIds"
 
 GenerationId = Annotated[str, Path(pattern=r"^[A-Za-z0-9._:-]{1,128}$", examples=["gen_xyz"])]
 Writer = Annotated[Principal, Depends(Guard("metadata:write", "write"))]
@@ -135,24 +145,37 @@ def _announcement(raw: bytes) -> tuple[str, list[str]]:
         value = parse_json(raw)
         check_json(value, ())
     except UnsoundJsonError as error:
-        raise Problem(400 if error.kind == "not-json" else 422, error.kind, error.detail) from None
-    if type(value) is not dict or set(value) != {"provider", "generationIds"}:
-        raise Problem(422, "invalid-announcement", "expected an object with provider and generationIds", pointer="")
+        status = 400 if error.kind == "not-json" else 422
+        raise Problem(status, error.kind, error.detail, pointer=pointer_to(error.path)) from None
+    if type(value) is not dict:
+        raise Problem(422, "invalid-announcement", f"expected an object with {_ANNOUNCED}, found {kind_of(value)}", pointer="")
+    for name in value.keys() - {"provider", "generationIds"}:
+        detail = f"expected {_ANNOUNCED} alone, found a field {name[:40]!r}"
+        raise Problem(422, "invalid-announcement", detail, pointer=pointer_to((name,)))
+    for name in ("provider", "generationIds"):
+        if value.get(name) is None:
+            raise Problem(422, f"missing-{name}", f"the field {name} is required", pointer=f"/{name}")
     provider, names = value["provider"], value["generationIds"]
-    if type(provider) is not str or not provider.strip() or len(provider) > 512:
+    if type(provider) is not str or not provider.strip() or len(provider) > MAX_LENGTH["provider"]:
         raise Problem(422, "invalid-provider", "expected a name of 1 to 512 characters", pointer="/provider")
-    if type(names) is not list or len(names) > MAX_EXPECTED:
-        raise Problem(422, "invalid-generationIds", f"expected at most {MAX_EXPECTED} ids", pointer="/generationIds")
+    if type(names) is not list:
+        raise Problem(422, "invalid-generationIds", f"expected an array of ids, found {kind_of(names)}", pointer="/generationIds")
+    if len(names) > MAX_EXPECTED:
+        detail = f"expected at most {MAX_EXPECTED} ids, found {len(names)}: announce them in several calls"
+        raise Problem(422, "invalid-generationIds", detail, pointer="/generationIds")
     for index, name in enumerate(names):
-        if type(name) is not str or not _is_id(name):
-            raise Problem(
-                422, "invalid-generationIds", "expected 1 to 128 of A-Z a-z 0-9 . _ : -", pointer=f"/generationIds/{index}"
-            )
+        if why := _no_id(name):
+            raise Problem(422, "invalid-generationIds", why, pointer=f"/generationIds/{index}")
     return provider, names
 
 
-def _is_id(name: str) -> bool:
-    return 1 <= len(name) <= 128 and name.isascii() and all(letter.isalnum() or letter in "._:-" for letter in name)
+def _no_id(name: Any) -> str | None:  # noqa: ANN401 -- JSON
+    """Why no record could ever have this id; None where one could."""
+    if type(name) is not str:
+        return f"expected text, found {kind_of(name)}"
+    if not is_generation_id(name):
+        return "expected 1 to 128 of A-Z a-z 0-9 . _ : -"
+    return f"{name!r} is taken by the service's own paths" if name in RESERVED_IDS else None
 
 
 def _shown(saved: Saved) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from keeptake.capture.problems import MEDIA_TYPE, ProblemDocument
 from keeptake.json_values import MAX_INTEGER, MAX_MAGNITUDE, MAX_TEXT, MIN_MAGNITUDE
-from keeptake.records import LATEST_YEAR, MAX_BPM, MAX_COST, MAX_DIMENSIONS, MAX_DURATION_S, MAX_LENGTH
+from keeptake.records import LATEST_YEAR, MAX_BPM, MAX_COST, MAX_DIMENSIONS, MAX_DURATION_S, MAX_LENGTH, RESERVED_IDS
 
 # ruff: noqa: N815 -- the contract's names are camelCase
 
@@ -89,7 +89,7 @@ GENERATION_BODY: dict[str, Any] = {
         "generationId": {
             "type": "string",
             "pattern": "^[A-Za-z0-9._:-]{1,128}$",
-            "not": {"enum": ["export", "statistics", "batch", "expected"]},
+            "not": {"enum": sorted(RESERVED_IDS)},
         },
         "userPrompt": _text("userPrompt", is_required=True),
         "aiEnhancedPrompt": _text("aiEnhancedPrompt"),
@@ -159,7 +159,7 @@ EXPECTED_BODY: dict[str, Any] = {
         "generationIds": {
             "type": "array",
             "maxItems": 10_000,
-            "items": {"type": "string", "pattern": "^[A-Za-z0-9._:-]{1,128}$"},
+            "items": {"type": "string", "pattern": "^[A-Za-z0-9._:-]{1,128}$", "not": {"enum": sorted(RESERVED_IDS)}},
         },
     },
     "additionalProperties": False,

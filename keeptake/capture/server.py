@@ -14,6 +14,7 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from keeptake.capture.limits import limits_of, parsed_limits
 from keeptake.capture.problems import MEDIA_TYPE, problem_document
 from keeptake.errors import ConfigurationError
 from keeptake.settings import settings
@@ -67,13 +68,14 @@ def serve(
     Raises
     ------
     ConfigurationError
-        If the bind is open to others and `KEEPTAKE_AUTH` is none.
+        If the bind is open to others and `KEEPTAKE_AUTH` is none, or a limit cannot be read.
     """
     chosen = settings()
     host = chosen.api_host if host is None else host
     port = chosen.api_port if port is None else port
     workers = chosen.api_workers if workers is None else workers
     check_bind(host, chosen.auth)
+    parsed_limits(limits_of(chosen))  # here it ends the command with a sentence, and in a worker process with a traceback
     if database_url:
         os.environ["KEEPTAKE_DATABASE_URL"] = database_url
         settings.cache_clear()
@@ -91,6 +93,7 @@ def serve(
             port=port,
             workers=workers,
             http=ProblemProtocol,
+            ws="none",
             access_log=False,
             server_header=False,
             log_config=_LOGGING,

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from keeptake.errors import LedgerUnavailableError
-from keeptake.ledger.serving import DEADLINE_S, ServingPool
+from keeptake.ledger.serving import ServingPool
 from keeptake.ledger.statistics import STATISTICS, overview
 from keeptake.records import rfc3339
 
@@ -27,12 +27,25 @@ class Overview(NamedTuple):
     etag: str
     counted_s: float
 
+    def fresh_s(self) -> int:
+        """Whole seconds for which nothing newer is to be had."""
+        return max(0, int(FRESH_S - (time.monotonic() - self.counted_s)))
+
 
 class StatisticsCache:
-    """The statistics that this process counted last."""
+    """The statistics that this process counted last.
 
-    def __init__(self, pool: ServingPool) -> None:
+    Parameters
+    ----------
+    pool : ServingPool
+        Where they are counted.
+    deadline_s : float
+        Seconds that a call waits for a count.
+    """
+
+    def __init__(self, pool: ServingPool, *, deadline_s: float) -> None:
         self._pool = pool
+        self._deadline_s = deadline_s
         self._last: Overview | None = None
         self._counting: asyncio.Task[Overview] | None = None
 
@@ -54,7 +67,7 @@ class StatisticsCache:
             )  # a failed count is asked for again
         if self._last and age_s <= STALE_S:
             return self._last
-        done, _ = await asyncio.wait([self._counting], timeout=DEADLINE_S)
+        done, _ = await asyncio.wait([self._counting], timeout=self._deadline_s)
         if not done:
             raise LedgerUnavailableError("the statistics are still being counted")
         return self._counting.result()
@@ -63,8 +76,8 @@ class StatisticsCache:
         started_s = time.monotonic()
         rows = await self._pool.rows(STATISTICS, deadline_s=COUNTING_S)
         statistics: dict[str, Any] = overview(rows[0])
-        # The tag is of the numbers alone: a recount that found the same is still 304, whichever worker answers.
-        etag = f'"{hashlib.sha256(json.dumps(statistics).encode()).hexdigest()[:32]}"'
+        # The tag is of the numbers alone, so a weak one: a recount that found the same is still 304, whichever worker answers.
+        etag = f'W/"{hashlib.sha256(json.dumps(statistics).encode()).hexdigest()[:32]}"'
         statistics["generatedAt"] = rfc3339(datetime.now(UTC))
         body = json.dumps({"success": True, "statistics": statistics}, ensure_ascii=False).encode()
         self._last = Overview(body, etag, started_s)

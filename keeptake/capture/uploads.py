@@ -14,16 +14,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fastapi import Request
-from starlette.requests import ClientDisconnect
 
 from keeptake.audio_store import AudioStore
+from keeptake.capture.bodies import pieces_of, refuse_encoded
 from keeptake.capture.problems import Problem
 from keeptake.errors import AudioRefusedError
-from keeptake.ledger.connection import Ledger
+from keeptake.ledger.serving import BoundedLedger
 
 MAX_AUDIO_BYTES = 50 << 20
 AT_ONCE = 2  # uploads of one worker process: each may lie on the disk with its 50 MB
-UPLOAD_S = 120.0
 
 WHOSE = """
     SELECT id, audio_sha256, format, duration_s FROM generations WHERE generation_id = %s AND erased_at IS NULL
@@ -41,14 +40,22 @@ class Whose(NamedTuple):
 
 
 class Uploads:
-    """The uploads of this process; its worker is started with the first one."""
+    """The uploads of this process; its worker is started with the first one.
 
-    def __init__(self, store: AudioStore, database_url: str) -> None:
+    Parameters
+    ----------
+    store : AudioStore
+        Where the audio is kept.
+    ledger : BoundedLedger
+        Where that is noted: one whose transactions end in time, or a frozen server would hold both places for ever.
+    """
+
+    def __init__(self, store: AudioStore, ledger: BoundedLedger) -> None:
         from keeptake.compute import Pool
         from keeptake.custody.prove import prepare_worker
 
         self._store = store
-        self._ledger = Ledger(database_url)
+        self._ledger = ledger
         self._pool = Pool(1, initializer=prepare_worker)
         self._is_started = False
         self._lock = threading.Lock()
@@ -60,9 +67,14 @@ class Uploads:
         Raises
         ------
         Problem
-            413, 408, 400 as for any body; 400 where it is not what `Content-Digest` says; 409 where the generation has other
-            audio; 422 with the reason where it is no audio that can be heard.
+            413, 408, 400 as for any body; 415 for a form or a compressed body; 400 where it is not what `Content-Digest` says;
+            409 where the generation has other audio; 422 with the reason where it is no audio that can be heard.
+        LedgerUnavailableError
+            If the ledger does not answer in time; the audio may be sent again.
         """
+        if request.headers.get("content-type", "").lower().startswith("multipart/"):
+            raise Problem(415, "unsupported-media-type", "send the audio itself as the body, such as curl -T FILE, and no form")
+        refuse_encoded(request)
         digest = _digest(request.headers.get("content-digest"))
         if self._places.locked():
             raise Problem(429, "too-many-uploads", "repeat when another upload has ended", headers={"Retry-After": "5"})
@@ -98,27 +110,14 @@ class Uploads:
     def close(self) -> None:
         """End the worker."""
         self._pool.close()
-        self._ledger.dispose()
 
 
 async def _spool(request: Request, path: Path) -> str:
-    length = request.headers.get("content-length", "0")
-    if length.isascii() and length.isdigit() and int(length) > MAX_AUDIO_BYTES:
-        raise _too_large()
-    hashed, size = hashlib.sha256(), 0
-    try:
-        async with asyncio.timeout(UPLOAD_S):
-            with path.open("wb") as file:
-                async for piece in request.stream():
-                    size += len(piece)
-                    if size > MAX_AUDIO_BYTES:
-                        raise _too_large()
-                    hashed.update(piece)
-                    file.write(piece)
-    except TimeoutError:
-        raise Problem(408, "body-too-slow", "the audio did not arrive in time", headers={"Connection": "close"}) from None
-    except ClientDisconnect:
-        raise Problem(400, "body-incomplete", "the audio ended early") from None
+    hashed = hashlib.sha256()
+    with path.open("wb") as file:
+        async for piece in pieces_of(request, MAX_AUDIO_BYTES):
+            hashed.update(piece)
+            file.write(piece)
     return hashed.hexdigest()
 
 
@@ -132,7 +131,3 @@ def _digest(header: str | None) -> str | None:
         return base64.b64decode(found.group(1), validate=True).hex()
     except (ValueError, binascii.Error):
         raise Problem(400, "invalid-digest", "Content-Digest reads sha-256=:BASE64:") from None
-
-
-def _too_large() -> Problem:
-    return Problem(413, "body-too-large", f"audio has at most {MAX_AUDIO_BYTES} bytes", headers={"Connection": "close"})

@@ -44,6 +44,11 @@ _ASKED = """CASE WHEN jsonb_typeof(g.generation_params -> 'duration') = 'number'
 # Looked up for rows without a claim only: joined to all, the measured ones cost every row a tenth.
 _MEASURED = "(SELECT a.duration_s FROM audio a WHERE a.sha256 = g.audio_sha256)"
 _DURATION = f"coalesce(g.duration_s::text, {_MEASURED}::text, {_ASKED})"
+# As in a record: claimed, measured, or what the address ends in.
+_FORMAT = (
+    "coalesce(g.format, (SELECT a.format FROM audio a WHERE a.sha256 = g.audio_sha256),"
+    " lower(substring(g.audio_url from '^[^?#]*/[^/?#]*[.]([A-Za-z0-9]{1,5})([?#]|$)')))"
+)
 _FROM = """
     FROM generations g
     LEFT JOIN features f ON f.audio_sha256 = g.audio_sha256
@@ -148,7 +153,7 @@ CSV_COLUMNS = {
 MORE_CSV_COLUMNS = {
     "provider": "g.provider",
     "modelUsed": "g.model_used",
-    "format": "g.format",
+    "format": _FORMAT,
     "key": "g.generation_params ->> 'key'",
     "mood": "g.generation_params ->> 'mood'",
     "style": "g.generation_params ->> 'style'",
@@ -221,7 +226,7 @@ def arrow_query(*, provider: str | None = None, least_quality: float | None = No
     return (_rows(columns, provider, least_quality) + sql.SQL(" ORDER BY g.id")).as_string()
 
 
-def place_of(arguments: dict[str, Any], owner: str) -> psycopg.Connection:
+def place_of(arguments: dict[str, Any], owner: str, *, deadline_s: float = DEADLINE_S) -> psycopg.Connection:
     """A connection in a snapshot of its own that holds one of an owner's places; closing it frees the place.
 
     Raises
@@ -229,13 +234,13 @@ def place_of(arguments: dict[str, Any], owner: str) -> psycopg.Connection:
     BusyError
         If the owner runs as many exports already.
     LedgerUnavailableError
-        If the ledger does not answer within `DEADLINE_S`.
+        If the ledger does not answer within the deadline.
     """
     try:
         connection = psycopg.connect(**arguments, autocommit=True)
     except psycopg.OperationalError as outage:
         raise unavailable(outage, "no connection to the ledger for an export") from outage
-    with _watched(connection):
+    with _watched(connection, deadline_s):
         connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         # Locks of the transaction: they go with it, however it ends.
         for place in range(AT_ONCE):
@@ -247,9 +252,9 @@ def place_of(arguments: dict[str, Any], owner: str) -> psycopg.Connection:
 
 
 @contextmanager
-def _watched(connection: psycopg.Connection) -> Iterator[None]:
+def _watched(connection: psycopg.Connection, deadline_s: float) -> Iterator[None]:
     """Break a connection off that does not answer in time, and close it where the block fails."""
-    watchdog = threading.Timer(DEADLINE_S, break_off, (connection,))
+    watchdog = threading.Timer(deadline_s, break_off, (connection,))
     watchdog.daemon = True
     watchdog.start()
     try:
@@ -275,6 +280,8 @@ class CopyReader:
         `COPY (…) TO STDOUT`, the head and the rest.
     owner : str
         At most `AT_ONCE` exports of one owner run at once, in all processes together.
+    deadline_s : float
+        How long the ledger may take to begin.
 
     Raises
     ------
@@ -284,22 +291,25 @@ class CopyReader:
         If the ledger does not answer.
     """
 
-    def __init__(self, arguments: dict[str, Any], queries: Sequence[bytes], *, owner: str) -> None:
+    def __init__(
+        self, arguments: dict[str, Any], queries: Sequence[bytes], *, owner: str, deadline_s: float = DEADLINE_S
+    ) -> None:
         self.rows = 0
         self.is_done = False
         self._lock = threading.Lock()
         self._ends_s = time.monotonic() + LONGEST_S
         self._first = True
         self._left = list(zip(_SETTINGS, queries, strict=True))
-        self._connection = place_of(arguments, owner)
-        with _watched(self._connection):
+        self._deadline_s = deadline_s
+        self._connection = place_of(arguments, owner, deadline_s=deadline_s)
+        with _watched(self._connection, deadline_s):
             self._start()
 
     def _start(self) -> None:
         settings, query = self._left.pop(0)
         self._connection.pgconn.exec_(settings.encode())
         self._connection.pgconn.send_query(query)
-        result = self._result(DEADLINE_S if self._first else PAUSE_S)
+        result = self._result(self._deadline_s if self._first else PAUSE_S)
         if result is None or result.status != pq.ExecStatus.COPY_OUT:
             raise LedgerUnavailableError(f"an export did not start: {_state(result)}")
         self._prefix = _BINARY_PREFIX if result.binary_tuples else 0

@@ -4,6 +4,7 @@ Belongs here: SQL behind the reading routes. Does not: the shape that is shown (
 """
 
 from keeptake.embedding import DEFAULT_MODEL
+from keeptake.ledger.living import LIVING
 
 _SHOWN = (
     "id",
@@ -28,10 +29,12 @@ def _columns(names: tuple[str, ...]) -> str:
 
 RECORD = f"""
     SELECT {_columns((*_SHOWN, *_CLAIMED))}, {_HEARD},
-        (SELECT s.result FROM analyses s WHERE s.audio_sha256 = g.audio_sha256 AND s.part = 'spectrum') AS timbre,
+        (SELECT s.result -> 'mfcc_mean' FROM analyses s WHERE s.audio_sha256 = g.audio_sha256 AND s.part = 'spectrum')
+            AS mfcc_mean,
+        (SELECT s.result -> 'chroma' FROM analyses s WHERE s.audio_sha256 = g.audio_sha256 AND s.part = 'tonal') AS chroma,
         (SELECT e.vector FROM embeddings e WHERE e.audio_sha256 = g.audio_sha256 AND e.model = '{DEFAULT_MODEL}'
             ORDER BY e.embedded_at DESC LIMIT 1) AS embedding
-    {_JOINED} WHERE g.generation_id = %s AND g.erased_at IS NULL
+    {_JOINED} WHERE g.generation_id = %s AND {LIVING}
 """
 
 FILTERS = {"provider": "g.provider = %s", "status": "g.status = %s", "userId": "g.user_id = %s"}
@@ -39,7 +42,7 @@ FILTERS = {"provider": "g.provider = %s", "status": "g.status = %s", "userId": "
 
 def page_query(filters: tuple[str, ...], *, is_continued: bool) -> str:
     """Page of records, newest first; parameters: the filters' values, then (createdAt, id) to continue after, then the limit."""
-    conditions = ["g.erased_at IS NULL", *(FILTERS[name] for name in filters)]
+    conditions = [LIVING, *(FILTERS[name] for name in filters)]
     if is_continued:
         conditions.append("(g.created_at, g.id) < (%s, %s)")
     return (

@@ -1,24 +1,29 @@
-"""The ledger as a service asks it: an asynchronous pool whose every question ends in time.
+"""The ledger as a service asks it: an asynchronous pool, and transactions of threads, which all end in time.
 
 A query that outlives its deadline has its socket shut down: cancelling the task instead would make psycopg ask the server to
 cancel and wait for it, which a frozen server never answers. Connections are in autocommit mode: one statement is one transaction.
-Belongs here: the pool, its deadline and the way in which an outage shows. Does not: statements (a file a topic beside this one).
+Belongs here: the pool, the deadlines and the way in which an outage shows. Does not: statements (a file a topic beside this one).
 """
 
 import asyncio
 import os
 import socket
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 import psycopg
+import sqlalchemy as sa
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import RowFactory, dict_row, tuple_row
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 from sqlalchemy.engine import make_url
 
 from keeptake.errors import LedgerUnavailableError
-from keeptake.ledger.connection import libpq_url
+from keeptake.ledger.connection import Ledger, driver_url, libpq_url
+from keeptake.ledger.outages import is_away, unavailable
 
 DEADLINE_S = 1.8  # an outage is to be answered within 2 s
 LONGEST_QUEUE_S = 10.0
@@ -82,6 +87,8 @@ class ServingPool:
         ------
         LedgerUnavailableError
             If the ledger is away or does not answer within `deadline_s`.
+        UnavailableError
+            If it gave the statement up: repeated, it may come through.
         """
         return await self._run(query, given, deadline_s, tuple_row)
 
@@ -99,8 +106,9 @@ class ServingPool:
             self._answered_s = loop.time()
             return rows
         except psycopg.OperationalError as outage:
-            self._drop_idle()
-            raise LedgerUnavailableError(f"the ledger broke off: {type(outage).__name__}") from outage
+            if is_away(outage.sqlstate):
+                self._drop_idle()
+            raise unavailable(outage, f"the ledger broke off: {type(outage).__name__}") from outage
         finally:
             watchdog.cancel()
             await self._pool.putconn(connection)
@@ -123,6 +131,61 @@ class ServingPool:
         """After one connection broke the idle ones are doubtful too: without this each would fail one more request."""
         if self._draining is None or self._draining.done():
             self._draining = asyncio.get_running_loop().create_task(self._pool.drain())
+
+
+class BoundedLedger(Ledger):
+    """The ledger as a service's threads ask it: each transaction on a connection of its own, which is broken off in time.
+
+    An engine's pool asks the server whether a connection still lives, and a frozen server never answers that.
+
+    Parameters
+    ----------
+    url : str
+        `postgresql://…`.
+    deadline_s : float
+        Seconds from a transaction's first statement to its commit; connecting has `_CONNECT_TIMEOUT_S` of its own.
+    """
+
+    def __init__(self, url: str, *, deadline_s: float = DEADLINE_S) -> None:
+        super().__init__(url)
+        self._deadline_s = deadline_s
+        self._arguments = connect_arguments(url)
+        self._connected = threading.local()
+
+    @cached_property
+    def engine(self) -> sa.Engine:
+        """Engine over the connection that `begin` has just made in the same thread."""
+        return sa.create_engine(
+            driver_url(self.url, "psycopg"), poolclass=sa.NullPool, creator=lambda: self._connected.connection
+        )
+
+    @contextmanager
+    def begin(self) -> Iterator[sa.Connection]:
+        """One transaction, as of any ledger.
+
+        Raises
+        ------
+        LedgerUnavailableError
+            If the ledger is away or does not answer in time: whether it still commits is not known then.
+        UnavailableError
+            If it gave a statement up: repeated, it may come through.
+        """
+        try:
+            with psycopg.connect(**self._arguments) as raw:
+                watchdog = threading.Timer(self._deadline_s, break_off, (raw,))
+                watchdog.daemon = True
+                watchdog.start()
+                try:
+                    self._connected.connection = raw
+                    with self.engine.begin() as connection:
+                        yield connection
+                finally:
+                    watchdog.cancel()
+        except (psycopg.OperationalError, sa.exc.OperationalError) as outage:
+            error = outage if isinstance(outage, psycopg.Error) else outage.orig
+            if not isinstance(error, psycopg.Error):
+                raise
+            raise unavailable(error, "the ledger broke a transaction off") from error
 
 
 def break_off(connection: psycopg.AsyncConnection[Any] | psycopg.Connection[Any]) -> None:
