@@ -182,6 +182,15 @@ def test_held_out_provider_goes_to_test_with_its_whole_group():
     assert {n for n, split in found.items() if split == "test"} == {7, 40}
 
 
+def test_a_provider_is_one_however_it_is_spelled():
+    """A held-out provider that one source spells "Udio" was in train; a licence of "Suno" left out every take of "suno"."""
+    takes = frame(*(take(n) for n in range(40)), take(40, provider="Udio"), take(41, provider="SUNO"), take(42, provider="other"))
+    licences = {"is_required": True, "by_provider": {"Suno": "owned", "udio": "owned"}}
+    chosen = choose(takes, policy(splits={"test_providers": ["uDIO"], "test": 0.0, "valid": 0.0}, licences=licences))
+    assert {n for n, split in splits(chosen).items() if split == "test"} == {40}
+    assert reasons(chosen) == {42: "licence"}
+
+
 def test_shares_of_splits_are_those_of_the_policy():
     found = choose(frame(*(take(n) for n in range(4000))), policy(splits={"test": 0.1, "valid": 0.2}))
     rows = found.rows_by_split()

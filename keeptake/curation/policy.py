@@ -14,7 +14,7 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from keeptake.curation.quality import FORMULAS
 from keeptake.errors import ConfigurationError
@@ -25,6 +25,8 @@ MAX_CLIP_S = 29.9  # trainers keep clips strictly shorter than 30 s
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 
 Share = Annotated[float, Field(ge=0, le=1)]
+# Sources spell one provider "Suno" and "suno": compare with it in lower case, or a held-out provider is in train.
+Providers = Annotated[tuple[str, ...], AfterValidator(lambda names: tuple(name.lower() for name in names))]
 
 
 class _Section(BaseModel):
@@ -36,8 +38,8 @@ class Select(_Section):
 
     formula: str = Field("seed_v1", description="Quality formula that min_score is read from.")
     min_score: Share = Field(0.7, description="Lowest score that passes.")
-    providers: tuple[str, ...] = Field((), description="Providers that pass; empty: all.")
-    blocked_providers: tuple[str, ...] = Field((), description="Providers that never pass.")
+    providers: Providers = Field((), description="Providers that pass; empty: all.")
+    blocked_providers: Providers = Field((), description="Providers that never pass.")
     vocals: Literal["any", "without", "with"] = Field("any", description="Heard in the audio, whatever was asked for.")
     min_duration_s: float = Field(1.0, gt=0, description="Shortest take, as measured.")
     max_duration_s: float = Field(1800.0, gt=0, description="Longest take, as measured.")
@@ -61,7 +63,9 @@ class Licences(_Section):
     """Under what a provider's takes may be used, as the data team has read its terms."""
 
     is_required: bool = Field(False, description="Leave out takes of providers without an entry in by_provider.")
-    by_provider: dict[str, str] = Field(default_factory=dict, description="Licence by provider.")
+    by_provider: Annotated[
+        dict[str, str], AfterValidator(lambda by: {provider.lower(): licence for provider, licence in by.items()})
+    ] = Field(default_factory=dict, description="Licence by provider.")
 
 
 class Balance(_Section):
@@ -79,7 +83,7 @@ class Splits(_Section):
     valid: Share = Field(0.1, description="Share of groups in valid.")
     test: Share = Field(0.1, description="Share of groups in test.")
     hold_out_users: bool = Field(False, description="Keep all takes of one user in one split.")
-    test_providers: tuple[str, ...] = Field((), description="Providers whose takes go to test only.")
+    test_providers: Providers = Field((), description="Providers whose takes go to test only.")
 
     @model_validator(mode="after")
     def _leave_train(self) -> Self:

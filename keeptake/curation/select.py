@@ -92,8 +92,9 @@ def rules(policy: Policy) -> list[Rule]:
     select, audio, licences = policy.select, policy.audio, policy.licences
     longest_s = min(select.max_duration_s, audio.max_clip_s if audio.cut == "none" else select.max_duration_s)
     consent, score, duration = pl.col("has_consent"), pl.col("score"), pl.col("duration_s")
-    allowed = pl.col("provider").is_in(list(select.providers)) if select.providers else pl.lit(True)
-    licensed = pl.col("provider").is_in(list(licences.by_provider)) if licences.is_required else pl.lit(True)
+    provider = pl.col("provider").str.to_lowercase()
+    allowed = provider.is_in(list(select.providers)) if select.providers else pl.lit(True)
+    licensed = provider.is_in(list(licences.by_provider)) if licences.is_required else pl.lit(True)
     wrong_vocals = {
         "any": pl.lit(False),
         "without": pl.col("has_vocals").fill_null(True),
@@ -115,7 +116,7 @@ def rules(policy: Policy) -> list[Rule]:
             pl.format("audio: {}", pl.col("audio_reason").fill_null("not here yet")),
         ),
         Rule("not-heard", ~pl.col("is_heard").fill_null(False) | duration.is_null(), pl.lit("no analysis yet")),
-        Rule("provider", ~allowed | pl.col("provider").is_in(list(select.blocked_providers)), pl.format("{}", "provider")),
+        Rule("provider", ~allowed | provider.is_in(list(select.blocked_providers)), pl.format("{}", "provider")),
         Rule("licence", ~licensed, pl.format("no licence is stated for {}", "provider")),
         Rule("too-short", duration < max(select.min_duration_s, audio.min_clip_s), pl.format("{} s", duration.round(3))),
         Rule("too-long", duration > longest_s, pl.format("{} s, at most {}", duration.round(3), pl.lit(longest_s))),

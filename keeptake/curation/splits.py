@@ -120,7 +120,7 @@ def _nodes(takes: pl.DataFrame, previous: pl.DataFrame, others: pl.DataFrame, sh
             .with_columns(published=pl.lit(None, pl.Int8), is_take=pl.lit(False)),
         ]
     ).sort("generation")
-    held_out = pl.col("provider").is_in(list(shares.test_providers)) & pl.col("is_take")
+    held_out = pl.col("provider").str.to_lowercase().is_in(list(shares.test_providers)) & pl.col("is_take")
     return nodes.with_columns(
         is_published=pl.col("published").is_not_null(),
         is_other=~pl.col("is_take") & pl.col("published").is_null(),

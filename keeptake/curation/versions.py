@@ -239,7 +239,7 @@ def _of_take(take: Mapping[str, Any], policy: Policy, key: str, scrubbed: Counte
         "generation_params": json.dumps(params, ensure_ascii=False),
         "genre": scrub(take["genre"], scrubbed) if take["genre"] else None,
         "model_used": scrub(take["model_used"], scrubbed) if take["model_used"] else None,
-        "licence": policy.licences.by_provider.get(take["provider"]),
+        "licence": policy.licences.by_provider.get(take["provider"].lower()),
         "user": pseudonym(take["user_id"], key),
         "audio_url": bare_url(take["audio_url"]),
         "created_at": take["created_at"].isoformat().replace("+00:00", "Z"),
