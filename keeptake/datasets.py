@@ -232,3 +232,20 @@ class TorchClips:
 
         samples, _ = soundfile.read(self.paths[index], dtype="float32", always_2d=True)
         return torch.from_numpy(samples.T.copy()), self.texts[index]
+
+
+def padded(batch: "Sequence[tuple[torch.Tensor, str]]") -> "tuple[torch.Tensor, torch.Tensor, list[str]]":
+    """Put clips of different lengths into one batch: torch's `collate_fn` for `load(…, kind="torch")`.
+
+    Returns
+    -------
+    (waveforms, samples, texts)
+        float32 of shape (clips, channels, longest), zeros behind the shorter ones; int64 of shape (clips,), how many samples of
+        each are the clip's own; the texts.
+    """
+    import torch
+
+    waveforms, texts = zip(*batch, strict=True)
+    samples = torch.tensor([waveform.shape[-1] for waveform in waveforms])
+    stacked = torch.nn.utils.rnn.pad_sequence([waveform.T for waveform in waveforms], batch_first=True)
+    return stacked.transpose(1, 2), samples, list(texts)

@@ -801,6 +801,10 @@ def test_python_users_load_frames_paths_and_torch(studio):
     waveform, text = clips[0]
     assert waveform.shape == (1, 48_000) and waveform.dtype == torch.float32 and text.startswith("beat number")
     assert next(iter(torch.utils.data.DataLoader(clips, batch_size=4)))[0].shape == (4, 1, 48_000)
+    short = (torch.ones(1, 1_000), "short")
+    waveforms, samples, texts = datasets.padded([clips[0], short])  # as they come, torch refuses to stack them
+    assert waveforms.shape == (2, 1, 48_000) and samples.tolist() == [48_000, 1_000] and texts == [clips[0][1], "short"]
+    assert torch.equal(waveforms[0], clips[0][0]) and waveforms[1].sum() == 1_000
     spawned = torch.utils.data.DataLoader(clips, batch_size=4, num_workers=1, multiprocessing_context="spawn")
     assert next(iter(spawned))[1][0] == text  # its class once stood inside a function, and could not be pickled
 
