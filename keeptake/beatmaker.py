@@ -165,7 +165,7 @@ class Take:
     @property
     def generation_id(self) -> str:
         """Identifier in the manifest."""
-        return f"demo_{self.seed:08x}_{self.number:04d}"
+        return f"demo_{self.number:04d}_{self.seed:08x}"
 
     @property
     def duration_s(self) -> float:
