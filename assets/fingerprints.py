@@ -57,6 +57,7 @@ def near_duplicates(ledger: LedgerResource, audio_store: AudioStoreResource) -> 
             "compared": done.compared,
             "found": done.duplicates,
             "excerpts": done.excerpts,
+            "alike": done.alike,
             "groups": len(groups),
             "newest_groups": _shown(ledger.get(), audio_store.get(), groups, is_new=done.duplicates > 0),
             "pairs": report.table(pairs_table(ledger.get())),

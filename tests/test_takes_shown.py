@@ -151,7 +151,7 @@ def test_a_group_shows_all_its_members_and_the_evidence_of_its_pairs(shown):
 
 
 def pair(number: int, *, bit_error: float, cosine: float | None) -> DuplicatePair:
-    return DuplicatePair(named(0), named(number), "duplicate", -1.4, 1.03, 0.5, bit_error, 18.0, 0.9, cosine)
+    return DuplicatePair(named(0), named(number), "duplicate", -1.4, 1.03, 0.5, bit_error, 18.0, 0.9, 1.0, cosine)
 
 
 def test_a_large_group_says_what_it_leaves_out_and_shows_the_surest_pairs(shown):

@@ -87,7 +87,7 @@ def candidates(ledger: Ledger, formula: str) -> pl.DataFrame:
 
 def duplicate_audio(ledger: Ledger) -> pl.DataFrame:
     """Pairs of audio files that are duplicates; a medley and what it holds excerpts of are none."""
-    return _pairs(ledger, "evidence->>'relation' IS DISTINCT FROM 'excerpt'")
+    return _pairs(ledger, "evidence->>'relation' = 'duplicate'")
 
 
 def excerpt_audio(ledger: Ledger) -> pl.DataFrame:

@@ -5,6 +5,7 @@ rules of comparison as well. Belongs here: SQL of `fingerprints` and `duplicate_
 (`keeptake/fingerprinting.py`), comparing (`curation/duplicates.py`).
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import NamedTuple
@@ -45,6 +46,7 @@ class CompareReport(NamedTuple):
     compared: int
     duplicates: int
     excerpts: int
+    alike: int
 
 
 _PENDING = f"""
@@ -109,7 +111,7 @@ def compare_new(ledger: Ledger, *, model: str | None = None) -> CompareReport:
     BusyError
         If another comparison is at work.
     """
-    report = CompareReport(0, 0, 0)
+    report = CompareReport(0, 0, 0, 0)
     with ledger.claim("comparing fingerprints"):
         while new := _page(ledger, after="", is_new=True):
             found = {(pair.a, pair.b): pair for pair in _pairs_of(ledger, new)}
@@ -117,9 +119,12 @@ def compare_new(ledger: Ledger, *, model: str | None = None) -> CompareReport:
             if model is not None:
                 pairs = with_cosines(pairs, _vectors(ledger, pairs, model))
             _store(ledger, list(new), pairs)
-            duplicates = sum(pair.relation == "duplicate" for pair in pairs)
+            counts = Counter(pair.relation for pair in pairs)
             report = CompareReport(
-                report.compared + len(new), report.duplicates + duplicates, report.excerpts + len(pairs) - duplicates
+                report.compared + len(new),
+                report.duplicates + counts["duplicate"],
+                report.excerpts + counts["excerpt"],
+                report.alike + counts["alike"],
             )
     return report
 
@@ -152,7 +157,7 @@ def pairs_table(ledger: Ledger, *, most: int = 100) -> pl.DataFrame:
                (p.evidence->>'offset_s')::float8 AS offset_s, (p.evidence->>'speed')::float8 AS speed,
                (p.evidence->>'rotation')::float8 AS rotation, (p.evidence->>'bit_error')::float8 AS bit_error,
                (p.evidence->>'matched_s')::float8 AS matched_s, (p.evidence->>'share')::float8 AS share,
-               (p.evidence->>'cosine')::float8 AS cosine
+               (p.evidence->>'unbroken')::float8 AS unbroken, (p.evidence->>'cosine')::float8 AS cosine
         FROM duplicate_pairs p
         JOIN LATERAL (SELECT min(generation_id) AS generation_id FROM generations WHERE audio_sha256 = p.first_sha256) a ON TRUE
         JOIN LATERAL (SELECT min(generation_id) AS generation_id FROM generations WHERE audio_sha256 = p.second_sha256) b ON TRUE

@@ -353,7 +353,7 @@ duplicate_pairs = sa.Table(
         "evidence",
         JSONB,
         nullable=False,
-        comment="relation (duplicate or excerpt), offset_s, speed, rotation, bit_error, matched_s, share, cosine",
+        comment="relation (duplicate, excerpt, alike), offset_s, speed, rotation, bit_error, matched_s, share, unbroken, cosine",
     ),
     sa.Column("found_at", Timestamp, nullable=False, server_default=now),
     sa.PrimaryKeyConstraint("first_sha256", "second_sha256", "version"),
