@@ -11,7 +11,6 @@ from keeptake.capture.missing import alert_missing
 from keeptake.errors import KeeptakeError
 from keeptake.ledger.expected import missing_by_provider
 from keeptake.ledger.status import days_with_failures
-from keeptake.settings import listed, settings
 from resources.ledger import LedgerResource
 from resources.notifier import NotifierResource
 
@@ -51,7 +50,7 @@ def run_failures(context: dg.RunFailureSensorContext, notifier: NotifierResource
 @dg.sensor(minimum_interval_seconds=60, default_status=dg.DefaultSensorStatus.RUNNING)
 def missing_metadata(ledger: LedgerResource, notifier: NotifierResource) -> dg.SkipReason:
     """Tell people once of generations that a provider announced and nobody saved by the second look."""
-    told = alert_missing(ledger.get(), listed(notifier.urls or settings().notify_urls))
+    told = alert_missing(ledger.get(), notifier.addresses)
     return dg.SkipReason(f"{len(told)} announced generations were found missing at this look")
 
 

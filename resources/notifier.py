@@ -11,6 +11,11 @@ class NotifierResource(dg.ConfigurableResource[None]):
 
     urls: str = ""
 
+    @property
+    def addresses(self) -> list[str]:
+        """Where alerts go: its own addresses, else those of the settings."""
+        return listed(self.urls or settings().notify_urls)
+
     def send(self, title: str, body: str) -> bool:
         """Send an alert; see `keeptake.notify.notify`."""
-        return notify(title, body, listed(self.urls or settings().notify_urls))
+        return notify(title, body, self.addresses)

@@ -41,9 +41,11 @@ def contradicted(clips: pl.DataFrame, *, beside_caption: bool) -> list[set[str]]
     found = []
     for row in judged.iter_rows(named=True):
         verdicts = {term: row[f"{term}_verdict"] for term in TERMS}
-        denied = {term for term, verdict in verdicts.items() if verdict in CONTRADICTIONS}
-        if beside_caption:
-            denied |= {term for term, verdict in verdicts.items() if verdict is not None and verdict not in _GRANTED}
+        denied = {
+            term
+            for term, verdict in verdicts.items()
+            if verdict in CONTRADICTIONS or (beside_caption and verdict not in (None, *_GRANTED))
+        }
         found.append(denied | set(row["conflicts"]))
     return found
 

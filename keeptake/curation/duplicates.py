@@ -379,15 +379,11 @@ def _judged(differ: NDArray[np.int64], alignment: _Alignment, a: str, b: str, *,
         return None
     share = min(1.0, float(matched.sum()) / longer)
     unbroken = _unbroken(differ, matched)
-    relation: Relation = "alike"
-    if bit_error <= MAX_BROKEN_ERROR or unbroken >= MIN_UNBROKEN:
-        is_part = bit_error <= MAX_BROKEN_ERROR or matched_s >= MIN_UNBROKEN_PART_S
-        relation = "duplicate" if share >= MIN_SHARE else "excerpt" if is_part else "alike"
     quarter_tones = (alignment.steps + BINS // 2) % BINS - BINS // 2
     return DuplicatePair(
         a=a,
         b=b,
-        relation=relation,
+        relation=_relation(bit_error, unbroken, share, matched_s),
         offset_s=round(alignment.offset * FRAME_S, 2),
         speed=round(alignment.speed, 3),
         rotation=quarter_tones / 2,
@@ -397,6 +393,13 @@ def _judged(differ: NDArray[np.int64], alignment: _Alignment, a: str, b: str, *,
         unbroken=round(unbroken, 3),
         cosine=None,
     )
+
+
+def _relation(bit_error: float, unbroken: float, share: float, matched_s: float) -> Relation:
+    agrees_well, holds_together = bit_error <= MAX_BROKEN_ERROR, unbroken >= MIN_UNBROKEN
+    if share >= MIN_SHARE and (agrees_well or holds_together):
+        return "duplicate"
+    return "excerpt" if agrees_well or (holds_together and matched_s >= MIN_UNBROKEN_PART_S) else "alike"
 
 
 def _unbroken(differ: NDArray[np.int64], matched: NDArray[np.bool_]) -> float:

@@ -81,11 +81,6 @@ class Selection:
         counted = self.left_out.group_by("reason").len().sort("len", "reason", descending=[True, False])
         return dict(counted.iter_rows())
 
-    def rows_by_split(self) -> dict[str, int]:
-        """Takes kept, by split."""
-        counted = dict(self.kept.group_by("split").len().iter_rows())
-        return {split: counted.get(split, 0) for split in ("train", "valid", "test")}
-
 
 def rules(policy: Policy) -> list[Rule]:
     """Rules of a policy on a single take, in the order in which they are asked."""

@@ -154,29 +154,6 @@ def _row(file: AudioFile) -> dict[str, Any]:
     return {**file._asdict(), "flags": list(file.flags)}
 
 
-def audio_file(ledger: Ledger, generation_id: str) -> AudioFile | None:
-    """The stored audio of a generation; None where there is none (yet)."""
-    columns = ", ".join(f"a.{name}" for name in AudioFile._fields)
-    statement = f"SELECT {columns} FROM generations g JOIN audio a ON a.sha256 = g.audio_sha256 WHERE g.generation_id = :id"
-    with ledger.begin() as connection:
-        row = connection.execute(sa.text(statement), {"id": generation_id}).one_or_none()
-    return AudioFile(*row)._replace(flags=tuple(row.flags)) if row else None
-
-
-def count_reasons(ledger: Ledger, day: str | None = None) -> dict[tuple[str, str], int]:
-    """Failed audio by (status, reason), the most frequent first; of one day or of all."""
-    with ledger.begin() as connection:
-        rows = connection.execute(
-            sa.text(
-                "SELECT audio_status, audio_reason, count(*) AS n FROM generations"
-                f" WHERE audio_status IN ('quarantined', 'retrying') AND {LIVING}"
-                " AND captured_on = COALESCE(CAST(:day AS date), captured_on) GROUP BY 1, 2 ORDER BY n DESC, 1, 2"
-            ),
-            {"day": day},
-        ).all()
-    return {(row.audio_status, row.audio_reason): row.n for row in rows}
-
-
 def list_quarantined(
     ledger: Ledger, *, reasons: Collection[AudioReason] = (), day: str | None = None, most: int = 50
 ) -> list[Quarantined]:
