@@ -12,7 +12,7 @@ from keeptake.curation.leaks import find_leaks
 from keeptake.curation.policy import Audio, Captions, read_policy
 from keeptake.curation.scrub import bare_url, pseudonym, scrub, scrub_values
 from keeptake.curation.segments import Clip, clips, section_starts_s
-from keeptake.curation.versions import ROW, content_hash, diff, row_hash
+from keeptake.curation.versions import ROW, apply, content_hash, diff, row_hash
 
 
 def test_take_that_fits_is_one_clip():
@@ -164,13 +164,6 @@ def rows(*ids: str, **columns: object) -> pl.DataFrame:
     for row in found:
         row["row_sha256"] = row_hash(row)
     return pl.DataFrame(found, schema={**ROW, "row_sha256": pl.String})
-
-
-def apply(old, changes, new):
-    """Apply a diff to the older version: keeps its untouched rows, and takes from `new` only what the diff names."""
-    touched = changes.filter(pl.col("change") != "removed").select("id")
-    kept = old.join(changes.select("id"), on="id", how="anti")
-    return pl.concat([kept, new.join(touched, on="id", how="semi")]).sort("id")
 
 
 def test_diff_applied_to_the_old_version_gives_the_new_one():

@@ -210,6 +210,13 @@ def diff(old: pl.DataFrame, new: pl.DataFrame) -> pl.DataFrame:
     return pl.concat([added, changed, removed]).sort("id")
 
 
+def apply(old: pl.DataFrame, changes: pl.DataFrame, new: pl.DataFrame) -> pl.DataFrame:
+    """Apply a diff to the older version: keeps its untouched rows, and takes from `new` only what the diff names."""
+    touched = changes.filter(pl.col("change") != "removed").select("id")
+    kept = old.join(changes.select("id"), on="id", how="anti")
+    return pl.concat([kept, new.join(touched, on="id", how="semi")]).sort("id")
+
+
 def _cut(take: Mapping[str, Any], parts: Mapping[str, Mapping[str, Any]], policy: Policy) -> list[Clip]:
     downbeats_s = parts.get("rhythm", {}).get("downbeats_s") or []
     sections_s = section_starts_s(dict(parts.get("structure", {})))
