@@ -1,5 +1,6 @@
 """Fetching from servers that lie, stall and never end, each a real server on the loopback."""
 
+import errno
 import gzip
 import os
 import socket
@@ -15,8 +16,11 @@ import psutil
 import pytest
 
 from keeptake.custody import fetch as fetching
+from keeptake.custody import local_file
 from keeptake.custody.fetch import Fetched, Request, fetch_all
 from keeptake.custody.policy import FetchPolicy
+from keeptake.custody.spool import Spool
+from keeptake.errors import AudioReason, UnavailableError
 
 CAP = 4_000_000
 DEADLINE_S = 3.0
@@ -269,6 +273,52 @@ def test_what_one_answer_makes_us_stumble_over_costs_no_other_file(server, polic
         refusals[fetched.request.key] = fetched.refusal
     assert [key for key, refusal in refusals.items() if refusal] == [3]
     assert "RuntimeError" in refusals[3].detail
+
+
+def test_a_retry_of_a_slow_disk_is_not_written_to_by_the_attempt_before(policy, tmp_path, monkeypatch):
+    """A time-out left the first copy's thread at work: 8 MiB arrived as 9, with a hash that agreed with them."""
+    (tmp_path / "take.wav").write_bytes(os.urandom(8 << 20))
+    slow = iter([0.4, 0.4])
+
+    def read(descriptor: int, size: int) -> bytes:
+        time.sleep(next(slow, 0.0))
+        return at_once(descriptor, size)
+
+    at_once = os.read
+    monkeypatch.setattr(local_file.os, "read", read)
+    policy = replace(policy, timeout_s=0.3, tries=3, backoff_s=0.01, max_bytes=64 << 20)
+    with (fetched := fetch("take.wav", policy, root=tmp_path)).spool as spool:
+        assert fetched.refusal is None and fetched.tries > 1
+        assert spool.path.read_bytes() == (tmp_path / "take.wav").read_bytes()
+
+
+def test_a_file_that_its_disk_gives_up_costs_no_other_file(policy, tmp_path, monkeypatch):
+    for name in ("bad", "good"):
+        (tmp_path / name).write_bytes(b"music")
+
+    def read(descriptor: int, size: int) -> bytes:
+        if Path(f"/proc/self/fd/{descriptor}").resolve().name == "bad":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return at_once(descriptor, size)
+
+    at_once = os.read
+    monkeypatch.setattr(local_file.os, "read", read)
+    requests = [Request(i, name, "p", tmp_path) for i, name in enumerate(("bad", "good"))]
+    reasons = {}
+    for fetched in (fetched for batch in fetch_all(requests, replace(policy, tries=1)) for fetched in batch):
+        fetched.spool.close()
+        reasons[fetched.request.audio_url] = fetched.refusal and fetched.refusal.reason
+    assert reasons == {"bad": AudioReason.SERVER_ERROR, "good": None}
+
+
+def test_a_full_disk_is_said_and_is_no_files_fault(server, policy, monkeypatch):
+    def full(spool: Spool, chunk: bytes) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Spool, "write", full)
+    server.answers = {f"/{i}": answer(b"music") for i in range(3)}
+    with pytest.raises(UnavailableError, match="No space left on device"):
+        list(fetch_all([Request(i, server.url(f"/{i}"), "p", None) for i in range(3)], policy))
 
 
 def test_redirects_are_followed_up_to_five(server, policy):

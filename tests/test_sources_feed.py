@@ -393,8 +393,10 @@ def test_wrong_feeds_file_says_where(tmp_path, ledger, text, match):
     if text is not None:
         (tmp_path / "feeds.toml").write_text(text)
 
+    settings = Settings(home=tmp_path, feeds_file=tmp_path / "feeds.toml", _env_file=None)
+    assert match in pull_sources(ledger, settings).failed["KEEPTAKE_FEEDS_FILE"]
     with pytest.raises(ConfigurationError, match=match):
-        pull_sources(ledger, Settings(home=tmp_path, feeds_file=tmp_path / "feeds.toml", _env_file=None))
+        import_source("up", ledger, settings)
 
 
 def test_mapping_loses_nothing_and_changes_no_item():

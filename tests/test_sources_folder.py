@@ -214,6 +214,32 @@ def test_watched_folder_takes_each_thing_once(tmp_path, ledger):
     assert pull_sources(ledger, settings).new == 1
 
 
+def test_a_subfolder_whose_name_is_no_text_is_told_and_stops_no_other(tmp_path, ledger):
+    """Its name went into a statement as it was, and no source was read any more, day and night."""
+    settings = settings_of(tmp_path)
+    bad = Path(os.fsdecode(os.fsencode(settings.incoming_location) + b"/\xff"))
+    bad.mkdir(parents=True)
+    aged(bad / "lost.wav")
+    assert not has_news(ledger, settings)
+    aged(settings.incoming_location / "take.wav")
+    assert has_news(ledger, settings)
+    report = pull_sources(ledger, settings)
+    assert report.new == 1 and [why for why in report.failed.values() if "rename it" in why]
+
+
+@pytest.mark.parametrize("text", ["not TOML", '[[table]]\nurl = "env:KEEPTAKE_NO_SUCH_VARIABLE"'])
+def test_a_mistake_in_the_feeds_file_keeps_no_folder_from_being_read(tmp_path, ledger, text):
+    """A name asked for its address, so that an unset variable stopped all sources and the runs of takes from the API."""
+    (tmp_path / "feeds.toml").write_text(text)
+    settings = settings_of(tmp_path, feeds_file=tmp_path / "feeds.toml")
+    assert not has_news(ledger, settings)
+    settings.incoming_location.mkdir(parents=True)
+    aged(settings.incoming_location / "take.wav")
+    assert has_news(ledger, settings)
+    report = pull_sources(ledger, settings)
+    assert report.new == 1 and len(report.failed) == 1
+
+
 def test_half_written_file_waits(tmp_path, ledger):
     settings, incoming = settings_of(tmp_path), tmp_path / "incoming"
     aged(incoming / "a.wav", age_s=SETTLE_S / 3)

@@ -13,9 +13,10 @@ from keeptake.ledger.connection import Ledger, libpq_url
 from keeptake.ledger.generations import cursor_of
 from keeptake.ledger.tables import generations
 from keeptake.settings import Settings
+from keeptake.sources import pull
 from keeptake.sources.config import TableConfig
 from keeptake.sources.intake import take_in
-from keeptake.sources.pull import import_source, pull_sources
+from keeptake.sources.pull import has_news, import_source, pull_sources
 from keeptake.sources.sql_table import TableSource
 
 PRISMA = """
@@ -202,6 +203,21 @@ def test_a_view_that_fails_is_told_and_stops_no_other_source(workstation, ledger
     assert report.failed == {"broken": "source broken cannot be read: division by zero; mend the table or view"}
 
 
+def test_news_that_no_run_can_take_in_are_asked_for_ever_more_seldom(workstation, ledger, tmp_path, monkeypatch):
+    """A view that fails was news at each ask: a run every half minute, day and night."""
+    workstation.connection.execute('CREATE VIEW broken AS SELECT t.*, 1 / (length("id") - 5) AS x FROM "TrainingMetadata" t')
+    workstation.insert(1)
+    (tmp_path / "feeds.toml").write_text(f"[[table]]\nname='stuck'\nurl='{workstation.url}'\ntable='broken'\n")
+    settings = Settings(home=tmp_path, feeds_file=tmp_path / "feeds.toml", _env_file=None)
+    monkeypatch.setattr(pull, "REMOTE_EVERY_S", 0.2)
+    asked = 0
+    for _ in range(20):
+        asked += has_news(ledger, settings)
+        pull_sources(ledger, settings)
+        time.sleep(0.1)
+    assert 2 <= asked <= 4, "at 0, 0.2, 0.6 and 1.4 s"
+
+
 def test_a_table_that_does_not_answer_in_time_is_not_waited_for(workstation, ledger):
     workstation.connection.execute('CREATE VIEW slow AS SELECT t.* FROM "TrainingMetadata" t, pg_sleep(20)')
     workstation.insert(1)
@@ -246,6 +262,19 @@ def test_address_names_database_and_table(workstation, ledger, tmp_path):
     assert import_source(f"{workstation.url}#TrainingMetadata", ledger, settings).new == 0
     with pytest.raises(ConfigurationError, match=r"no table public\.Other"):
         import_source(f"{workstation.url}#Other", ledger, settings)
+
+
+@pytest.mark.parametrize(
+    ("url", "schema", "name"),
+    [
+        ("postgresql://u:secret@host/one", "public", "postgresql://host/one#Takes"),
+        ("postgresql://u:secret@host:5432/one", "public", "postgresql://host/one#Takes"),
+        ("postgresql://u:secret@host:5433/one", "two", "postgresql://host:5433/one#two.Takes"),
+    ],
+)
+def test_tables_behind_other_ports_and_in_other_schemas_have_cursors_of_their_own(url, schema, name):
+    """They shared one, and the rows of one were skipped up to the newest of the other."""
+    assert TableSource(TableConfig(url=url, table="Takes", schema=schema)).name == name
 
 
 def test_database_that_is_away_is_told_without_its_password(ledger, tmp_path):

@@ -16,6 +16,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Generator, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -26,7 +27,7 @@ from keeptake.custody.address import CheckedBackend, Place, follow, read_url, sc
 from keeptake.custody.local_file import copy_file_url, copy_relative
 from keeptake.custody.policy import FetchPolicy
 from keeptake.custody.spool import Spool
-from keeptake.errors import RETRYABLE_AUDIO_REASONS, AudioReason, AudioRefusedError
+from keeptake.errors import RETRYABLE_AUDIO_REASONS, AudioReason, AudioRefusedError, UnavailableError
 from keeptake.retry_after import retry_after_s
 
 LINGER_S = 0.25
@@ -58,7 +59,7 @@ def fetch_all(
 ) -> Generator[list[Fetched], None, None]:
     """Fetch many files at once and yield them as they end, those together that end together.
 
-    An event loop in a thread of its own does the fetching; it runs at most `policy.concurrency` files ahead of the caller.
+    An event loop in a thread of its own does the fetching; it runs at most `2 * policy.concurrency` files ahead of the caller.
     Closing the generator ends it.
 
     Parameters
@@ -74,6 +75,11 @@ def fetch_all(
     ------
     list of Fetched
         Every request exactly once, in order of completion.
+
+    Raises
+    ------
+    UnavailableError
+        If there is no room to write what is fetched.
     """
     waiting = list(requests)
     arrived: queue.SimpleQueue[Fetched | BaseException] = queue.SimpleQueue()
@@ -123,6 +129,8 @@ def _take(arrived: queue.SimpleQueue[Any], most: int) -> list[Fetched]:
 def _run_loop(loop: asyncio.AbstractEventLoop, work: "asyncio.Task[None]", arrived: queue.SimpleQueue[Any]) -> None:
     try:
         loop.run_until_complete(work)
+    except BaseExceptionGroup as failures:  # the first one ended the other fetches
+        arrived.put(failures.exceptions[0])
     except BaseException as error:  # what ends this thread is the caller's to hear of
         arrived.put(error)
     finally:
@@ -184,8 +192,7 @@ async def _attempt(
     request: Request, spool: Spool, client: httpcore2.AsyncConnectionPool, policy: FetchPolicy
 ) -> AudioRefusedError | None:
     try:
-        async with asyncio.timeout(policy.timeout_s):
-            await _bring(request, spool, client, policy)
+        await _bring(request, spool, client, policy)
     except AudioRefusedError as refusal:
         return refusal
     except TimeoutError:
@@ -198,8 +205,8 @@ async def _attempt(
         if spool.size_bytes:
             return AudioRefusedError(AudioReason.TRUNCATED, f"the transfer broke off after {spool.size_bytes} bytes ({error})")
         return AudioRefusedError(AudioReason.SERVER_ERROR, f"the server cannot be talked to ({error})")
-    except OSError:
-        raise  # our own disk, which no other server mends
+    except OSError as error:  # our own disk, which no other server mends
+        raise UnavailableError(f"fetched audio cannot be written ({error.strerror}): free space, then repeat") from error
     except Exception as error:  # what one server makes us stumble over must not cost the others' files
         _log.exception("fetching %s", _host_of(request.audio_url))
         detail = f"the answer could not be read ({type(error).__name__}); report it, the log has the place"
@@ -211,11 +218,17 @@ async def _bring(request: Request, spool: Spool, client: httpcore2.AsyncConnecti
     """One attempt: fill the spool, or raise."""
     scheme = scheme_of(request.audio_url)
     if not scheme:
-        await asyncio.to_thread(copy_relative, request.audio_url, request.root, spool, max_bytes=policy.max_bytes)
-        return
-    if scheme == "file":
-        await asyncio.to_thread(copy_file_url, request.audio_url, policy.file_roots, spool, max_bytes=policy.max_bytes)
-        return
+        copy = partial(copy_relative, request.audio_url, request.root, spool)
+        await asyncio.to_thread(copy, max_bytes=policy.max_bytes, within_s=policy.timeout_s)
+    elif scheme == "file":
+        copy = partial(copy_file_url, request.audio_url, policy.file_roots, spool)
+        await asyncio.to_thread(copy, max_bytes=policy.max_bytes, within_s=policy.timeout_s)
+    else:
+        async with asyncio.timeout(policy.timeout_s):
+            await _download(request, spool, client, policy)
+
+
+async def _download(request: Request, spool: Spool, client: httpcore2.AsyncConnectionPool, policy: FetchPolicy) -> None:
     place = read_url(request.audio_url, provider=request.provider, policy=policy)
     timeouts = {"connect": policy.connect_timeout_s, "read": policy.stall_s, "write": policy.stall_s, "pool": None}
     for _ in range(policy.max_redirects + 1):

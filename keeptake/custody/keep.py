@@ -10,7 +10,7 @@ Belongs here: joining fetch, proof, store and ledger. Does not: any of theirs.
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -221,7 +221,9 @@ def _keep_batch(
             return _failed(row, fetched, verdict)
         return _stored(row, fetched, _store(fetched.spool, verdict, store).file)
 
-    return list(puts.map(finish, batch, verdicts))
+    futures = [puts.submit(finish, fetched, verdict) for fetched, verdict in zip(batch, verdicts, strict=True)]
+    wait(futures)  # all, before one failure lets the caller close the files that the others still read
+    return [future.result() for future in futures]
 
 
 def _prove_all(paths: Iterable[Path], pool: Pool) -> dict[Path, Proof | AudioRefusedError]:

@@ -1,11 +1,13 @@
 """Reads audio from a folder that we were given, and from nowhere else.
 
 Conventions: whether a file lies inside its root is decided on the file that was opened, not on the path that was asked for: links
-are followed first. Belongs here: relative paths of a source and `file://` URLs. Does not: the network (`address.py`).
+are followed first. A copy ends itself when its time is over: a thread cannot be stopped from outside, and one that went on would
+write into the next attempt. Belongs here: relative paths of a source and `file://` URLs. Does not: the network (`address.py`).
 """
 
 import os
 import stat
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -16,21 +18,22 @@ from keeptake.errors import AudioReason, AudioRefusedError
 CHUNK_BYTES = 1 << 20
 
 
-def copy_relative(path: str, root: Path | None, spool: Spool, *, max_bytes: int) -> None:
+def copy_relative(path: str, root: Path | None, spool: Spool, *, max_bytes: int, within_s: float) -> None:
     """Copy a file that a source names relative to its own folder.
 
     Raises
     ------
     AudioRefusedError
-        `blocked-scheme` without a folder, `blocked-path` outside of it, `not-found`, `forbidden`, `too-large`.
+        `blocked-scheme` without a folder, `blocked-path` outside of it, `not-found`, `forbidden`, `too-large`, `timeout`,
+        `server-error` where the file system fails.
     """
     if root is None:
         detail = "the address has no scheme and its source no folder; send an https URL, or upload the audio"
         raise AudioRefusedError(AudioReason.BLOCKED_SCHEME, detail)
-    _copy(root / path, [root], spool, max_bytes)
+    _copy(root / path, [root], spool, max_bytes, within_s)
 
 
-def copy_file_url(url: str, roots: Sequence[Path], spool: Spool, *, max_bytes: int) -> None:
+def copy_file_url(url: str, roots: Sequence[Path], spool: Spool, *, max_bytes: int, within_s: float) -> None:
     """Copy the file of a `file://` URL that lies under one of the allowed folders.
 
     Raises
@@ -44,10 +47,11 @@ def copy_file_url(url: str, roots: Sequence[Path], spool: Spool, *, max_bytes: i
     parts = urlsplit(url)
     if parts.netloc not in ("", "localhost"):
         raise AudioRefusedError(AudioReason.BLOCKED_PATH, f"file:// on another host ({parts.netloc[:80]})")
-    _copy(Path(unquote(parts.path)), roots, spool, max_bytes)
+    _copy(Path(unquote(parts.path)), roots, spool, max_bytes, within_s)
 
 
-def _copy(path: Path, roots: Sequence[Path], spool: Spool, max_bytes: int) -> None:
+def _copy(path: Path, roots: Sequence[Path], spool: Spool, max_bytes: int, within_s: float) -> None:
+    end_s = time.monotonic() + within_s
     try:
         # Non-blocking, so that a named pipe does not hold us up before it is recognised.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -63,12 +67,22 @@ def _copy(path: Path, roots: Sequence[Path], spool: Spool, max_bytes: int) -> No
         _require_inside(Path(f"/proc/self/fd/{descriptor}").resolve(), roots)
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise AudioRefusedError(AudioReason.BLOCKED_PATH, f"{path.name[:80]!r} is not a plain file")
-        while chunk := os.read(descriptor, CHUNK_BYTES):
+        while chunk := _read(descriptor, path):
+            if time.monotonic() > end_s:
+                raise AudioRefusedError(AudioReason.TIMEOUT, f"not read after {within_s:g} s, {spool.size_bytes} bytes came")
             if spool.size_bytes + len(chunk) > max_bytes:
                 raise AudioRefusedError(AudioReason.TOO_LARGE, f"over {max_bytes} bytes")
             spool.write(chunk)
     finally:
         os.close(descriptor)
+
+
+def _read(descriptor: int, path: Path) -> bytes:
+    try:
+        return os.read(descriptor, CHUNK_BYTES)
+    except OSError as error:
+        detail = f"{path.name[:80]!r} cannot be read ({error.strerror}); look at the disk that it lies on"
+        raise AudioRefusedError(AudioReason.SERVER_ERROR, detail) from error
 
 
 def _require_inside(path: Path, roots: Sequence[Path]) -> None:

@@ -18,7 +18,7 @@ from urllib.parse import unquote
 
 from keeptake.json_values import JSON
 from keeptake.sources.settled import is_readable, is_settled, state_of
-from keeptake.sources.source import BATCH_RECORDS, NEWS_WITHIN_S, Batch, RawRecord
+from keeptake.sources.source import BATCH_RECORDS, NEWS_WITHIN_S, Batch, RawRecord, text_of
 
 AUDIO_ENDINGS = frozenset(
     (".wav", ".mp3", ".flac", ".ogg", ".oga", ".opus", ".m4a", ".aac", ".mp4", ".aif", ".aiff", ".wma", ".webm")
@@ -38,7 +38,7 @@ class BareAudioSource:
     @property
     def name(self) -> str:
         """Path of the folder."""
-        return str(self.folder)
+        return text_of(self.folder)
 
     @property
     def audio_root(self) -> Path | None:

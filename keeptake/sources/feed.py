@@ -81,11 +81,10 @@ class FeedSource:
 
     def has_news(self, cursor: JSON | None, *, within_s: float = NEWS_WITHIN_S) -> bool:
         """Whether the page that was read last is another one now; it is asked for once."""
-        if not isinstance(cursor, dict):
-            return True
+        before = cursor if isinstance(cursor, dict) else {}
         with self._client(min(within_s, self.config.timeout_s)) as client:
-            page = self._page(client, cursor.get("cursor"), attempts=1, until_s=time.monotonic() + within_s)
-        return _digest(self._items(page), at_path(page, self.config.next_cursor)) != cursor.get("digest")
+            page = self._page(client, before.get("cursor"), attempts=1, until_s=time.monotonic() + within_s)
+        return _digest(self._items(page), at_path(page, self.config.next_cursor)) != before.get("digest")
 
     def _client(self, timeout_s: float) -> httpx2.Client:
         return httpx2.Client(timeout=timeout_s, headers=self.config.secret_headers(), follow_redirects=False)

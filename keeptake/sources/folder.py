@@ -16,7 +16,7 @@ from keeptake.json_values import JSON
 from keeptake.records import MAX_RECORD_BYTES
 from keeptake.sources.bare_audio import BareAudioSource
 from keeptake.sources.settled import SETTLE_S, is_readable, is_settled, state_of
-from keeptake.sources.source import BATCH_RECORDS, NEWS_WITHIN_S, Batch, RawRecord, Source
+from keeptake.sources.source import BATCH_RECORDS, NEWS_WITHIN_S, Batch, RawRecord, Source, text_of
 
 MANIFEST = "generations.jsonl"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -32,7 +32,7 @@ class ManifestSource:
     @property
     def name(self) -> str:
         """Path of the file."""
-        return str(self.path)
+        return text_of(self.path)
 
     @property
     def audio_root(self) -> Path | None:

@@ -1,7 +1,7 @@
 """What becomes of raw records: believed and stored, replayed silently, or refused and kept.
 
-Each batch is one transaction with the cursor that follows it: an import that is killed goes on where it was, and says nothing
-twice. Belongs here: the one path from any source into the ledger. Does not: where records come from, what makes them believable.
+Each batch is one transaction with the cursor that follows it: an import that is killed goes on from there, or reads again what it
+knows, and says nothing twice. Belongs here: the one path from any source into the ledger. Does not: where records come from, what makes them believable.
 """
 
 from collections import Counter
@@ -14,7 +14,7 @@ from keeptake.ledger import generations as ledger_rows
 from keeptake.ledger.connection import Ledger
 from keeptake.ledger.generations import Outcome, Refusal
 from keeptake.records import Accepted, read_record
-from keeptake.sources.source import Batch, RawRecord, Source
+from keeptake.sources.source import Batch, RawRecord, Source, require_root
 from keeptake.stage import Progress, silent
 
 _CONFLICT = "the generationId is known with other capture fields; give a new take a new generationId"
@@ -74,7 +74,13 @@ def take_in(source: Source, ledger: Ledger, *, is_resuming: bool = True, progres
     -------
     IntakeReport
         Counts of this reading.
+
+    Raises
+    ------
+    ConfigurationError, UnavailableError
+        If it cannot be read, or breaks off; what came before is kept.
     """
+    require_root(source)
     report = IntakeReport()
     with ledger.begin() as connection:
         cursor = ledger_rows.cursor_of(connection, source.name) if is_resuming else None

@@ -9,10 +9,12 @@ import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 from pydantic import ValidationError
 
 from keeptake.errors import ConfigurationError, KeeptakeError, LedgerUnavailableError
+from keeptake.json_values import JSON
 from keeptake.ledger.connection import Ledger
 from keeptake.ledger.generations import cursor_of
 from keeptake.settings import Settings
@@ -20,14 +22,26 @@ from keeptake.sources.config import FeedConfig, SourcesConfig, TableConfig, read
 from keeptake.sources.feed import FeedSource
 from keeptake.sources.folder import ManifestSource, folder_sources, incoming_sources
 from keeptake.sources.intake import IntakeReport, take_in
-from keeptake.sources.source import NEWS_WITHIN_S, Source
+from keeptake.sources.source import NEWS_WITHIN_S, Source, require_root
 from keeptake.sources.sql_table import TableSource
 from keeptake.stage import Progress, silent
 
 REMOTE_EVERY_S = 30.0  # how often a feed or a table is asked for news
+MOST_REST_S = 900.0  # between two asks of one whose news nobody could take in
 
 _log = logging.getLogger(__name__)
-_asked_at_s: dict[str, float] = {}
+
+
+class Ask(NamedTuple):
+    """How a source of another machine was last asked for news."""
+
+    at_s: float
+    rest_s: float  # until it is asked again
+    cursor: JSON | None
+    has_news: bool
+
+
+_asks: dict[str, Ask] = {}
 
 
 def today() -> str:
@@ -89,7 +103,10 @@ def import_source(text: str, ledger: Ledger, settings: Settings, *, progress: Pr
 def pull_sources(ledger: Ledger, settings: Settings, *, progress: Progress = silent) -> IntakeReport:
     """Read on in the incoming folder and in all configured feeds and tables; one that fails keeps no other from being read."""
     report = IntakeReport()
-    for source in (*incoming_sources(settings.incoming_location), *_configured(settings)):
+    configured, mistake = _configured_if_readable(settings)
+    if mistake:
+        report.failed["KEEPTAKE_FEEDS_FILE"] = mistake
+    for source in (*incoming_sources(settings.incoming_location), *configured):
         try:
             report.add(take_in(source, ledger, progress=progress))
         except LedgerUnavailableError:
@@ -102,16 +119,46 @@ def pull_sources(ledger: Ledger, settings: Settings, *, progress: Progress = sil
 
 def has_news(ledger: Ledger, settings: Settings) -> bool:
     """Whether reading on would bring something; a source that cannot be asked has none."""
-    if any(_has_news(source, ledger) for source in incoming_sources(settings.incoming_location)):
+    with ledger.begin() as connection:
+        local = [(source, cursor_of(connection, source.name)) for source in incoming_sources(settings.incoming_location)]
+    if any(_has_news(source, cursor) for source, cursor in local):
         return True
-    remote = _due(_configured(settings))  # each a share of the time: one that is silent must not keep the others unasked
-    return any(_has_news(source, ledger, NEWS_WITHIN_S / len(remote)) for source in remote)
+    remote = _due(
+        _configured_if_readable(settings)[0]
+    )  # each a share of the time: one that is silent must not keep the others unasked
+    return any([_has_remote_news(source, ledger, NEWS_WITHIN_S / len(remote)) for source in remote])
 
 
-def _has_news(source: Source, ledger: Ledger, within_s: float = NEWS_WITHIN_S) -> bool:
+def rest_s(before: Ask | None, cursor: JSON | None) -> float:
+    """Seconds until a source that has news is asked again: ever longer while no run can take them in.
+
+    Parameters
+    ----------
+    before : Ask or None
+        The ask before this one.
+    cursor : JSON or None
+        Where reading would go on.
+
+    >>> once = Ask(0.0, 30.0, None, True)
+    >>> rest_s(None, None), rest_s(once, None), rest_s(once, {"cursor": "2"})
+    (30.0, 60.0, 30.0)
+    """
+    is_stuck = before is not None and before.has_news and before.cursor == cursor
+    return min(2 * before.rest_s, MOST_REST_S) if before and is_stuck else REMOTE_EVERY_S
+
+
+def _has_remote_news(source: Source, ledger: Ledger, within_s: float) -> bool:
     with ledger.begin() as connection:
         cursor = cursor_of(connection, source.name)
+    found = _has_news(source, cursor, within_s)
+    rest = rest_s(_asks.get(source.name), cursor) if found else REMOTE_EVERY_S
+    _asks[source.name] = Ask(time.monotonic(), rest, cursor, found)
+    return found
+
+
+def _has_news(source: Source, cursor: JSON | None, within_s: float = NEWS_WITHIN_S) -> bool:
     try:
+        require_root(source)
         return source.has_news(cursor, within_s=within_s)
     except LedgerUnavailableError:
         raise
@@ -123,9 +170,7 @@ def _has_news(source: Source, ledger: Ledger, within_s: float = NEWS_WITHIN_S) -
 def _due(sources: Sequence[Source]) -> list[Source]:
     """Sources of other machines that were not asked for a while."""
     now_s = time.monotonic()
-    due = [source for source in sources if now_s - _asked_at_s.get(source.name, -REMOTE_EVERY_S) >= REMOTE_EVERY_S]
-    _asked_at_s.update((source.name, now_s) for source in due)
-    return due
+    return [source for source in sources if (ask := _asks.get(source.name)) is None or now_s - ask.at_s >= ask.rest_s]
 
 
 def _feed(url: str) -> FeedConfig:
@@ -133,6 +178,15 @@ def _feed(url: str) -> FeedConfig:
         return FeedConfig(url=url)
     except ValidationError:
         raise ConfigurationError("the feed's address cannot be used: expected http(s)://host[:port]/path") from None
+
+
+def _configured_if_readable(settings: Settings) -> tuple[list[Source], str]:
+    """Return what is configured, or nothing and why: a mistake in that file keeps no folder from being read."""
+    try:
+        return _configured(settings), ""
+    except ConfigurationError as mistake:
+        _log.warning("%s", mistake)
+        return [], str(mistake)
 
 
 def _configured(settings: Settings) -> list[Source]:

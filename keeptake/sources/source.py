@@ -5,11 +5,13 @@ without secrets. Belongs here: the shape that sources share. Does not: one kind 
 (`intake.py`).
 """
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from keeptake.errors import ConfigurationError
 from keeptake.json_values import JSON
 
 BATCH_RECORDS = 1000
@@ -36,7 +38,7 @@ class Source(Protocol):
 
     @property
     def name(self) -> str:
-        """How the ledger knows it."""
+        """How the ledger knows it; never raises."""
 
     @property
     def audio_root(self) -> Path | None:
@@ -47,3 +49,21 @@ class Source(Protocol):
 
     def has_news(self, cursor: JSON | None, *, within_s: float = NEWS_WITHIN_S) -> bool:
         """Tell cheaply, within about that many seconds, whether reading on may bring something that was not taken in yet."""
+
+
+def text_of(path: Path) -> str:
+    r"""Say a path in a text that the ledger takes: a byte that is no UTF-8 stands as `\xNN`."""
+    return os.fsencode(path).decode(errors="backslashreplace")
+
+
+def require_root(source: Source) -> None:
+    """Refuse a source whose folder the ledger could not find again.
+
+    Raises
+    ------
+    ConfigurationError
+        If the folder's path is no UTF-8.
+    """
+    root = source.audio_root
+    if root is not None and text_of(root) != str(root):
+        raise ConfigurationError(f"the folder {text_of(root)} has a name that is no UTF-8: rename it")

@@ -41,11 +41,16 @@ class TableSource:
 
     @property
     def name(self) -> str:
-        """Configured name, or host, database and table."""
+        """Configured name, or host, database and table, with the port and schema that are not the usual ones."""
         if self.config.name:
             return self.config.name
-        parts = psycopg.conninfo.conninfo_to_dict(self._url())
-        return f"postgresql://{parts.get('host', 'localhost')}/{parts.get('dbname', '')}#{self.config.table}"
+        schema = "" if self.config.table_schema == "public" else f"{self.config.table_schema}."
+        try:
+            parts = psycopg.conninfo.conninfo_to_dict(self._url())
+        except ConfigurationError:  # reading it says so; whoever asks for its name alone wants to tell of that
+            return f"postgresql://?#{schema}{self.config.table}"
+        port = "" if parts.get("port", "5432") in ("", "5432") else f":{parts['port']}"
+        return f"postgresql://{parts.get('host', 'localhost')}{port}/{parts.get('dbname', '')}#{schema}{self.config.table}"
 
     @property
     def audio_root(self) -> Path | None:
@@ -77,11 +82,11 @@ class TableSource:
 
     def has_news(self, cursor: JSON | None, *, within_s: float = NEWS_WITHIN_S) -> bool:
         """Whether rows changed after the cursor, or others than then have no time of change."""
-        if not isinstance(cursor, dict):
-            return True
         with self._connection(within_s) as connection:
             seen = self._summary(connection, self._order(connection))
-        return any(cursor.get(name, 0 if name == _UNDATED else None) != value for name, value in seen.items())
+        return not isinstance(cursor, dict) or any(
+            cursor.get(name, 0 if name == _UNDATED else None) != value for name, value in seen.items()
+        )
 
     def _reached(self, before: dict[str, JSON], after: Row | None, seen: dict[str, JSON], is_last: bool) -> JSON:
         """The cursor after a page; None where it stays, since rows without times can only be read again from the top."""
