@@ -1,7 +1,8 @@
 """What becomes of raw records: believed and stored, replayed silently, or refused and kept.
 
 Each batch is one transaction with the cursor that follows it: an import that is killed goes on from there, or reads again what it
-knows, and says nothing twice. Belongs here: the one path from any source into the ledger. Does not: where records come from, what makes them believable.
+knows, and says nothing twice. Belongs here: the one path from any source into the ledger. Does not: where records come from, what
+makes them believable.
 """
 
 from collections import Counter

@@ -123,10 +123,9 @@ def has_news(ledger: Ledger, settings: Settings) -> bool:
         local = [(source, cursor_of(connection, source.name)) for source in incoming_sources(settings.incoming_location)]
     if any(_has_news(source, cursor) for source, cursor in local):
         return True
-    remote = _due(
-        _configured_if_readable(settings)[0]
-    )  # each a share of the time: one that is silent must not keep the others unasked
-    return any([_has_remote_news(source, ledger, NEWS_WITHIN_S / len(remote)) for source in remote])
+    remote = _due(_configured_if_readable(settings)[0])
+    # Each a share of the time: one that is silent must not keep the others unasked.
+    return any(_has_remote_news(source, ledger, NEWS_WITHIN_S / len(remote)) for source in remote)
 
 
 def rest_s(before: Ask | None, cursor: JSON | None) -> float:

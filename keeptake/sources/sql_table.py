@@ -84,9 +84,9 @@ class TableSource:
         """Whether rows changed after the cursor, or others than then have no time of change."""
         with self._connection(within_s) as connection:
             seen = self._summary(connection, self._order(connection))
-        return not isinstance(cursor, dict) or any(
-            cursor.get(name, 0 if name == _UNDATED else None) != value for name, value in seen.items()
-        )
+        if not isinstance(cursor, dict):
+            return True
+        return any(cursor.get(name, 0 if name == _UNDATED else None) != value for name, value in seen.items())
 
     def _reached(self, before: dict[str, JSON], after: Row | None, seen: dict[str, JSON], is_last: bool) -> JSON:
         """The cursor after a page; None where it stays, since rows without times can only be read again from the top."""
