@@ -15,7 +15,7 @@ from assets.report import escaped, inline, markdown_table
 from keeptake.audio_store import AudioStore, key_of
 from keeptake.curation.duplicates import DuplicatePair, Group
 from keeptake.ledger.overviews import Take
-from keeptake.settings import Settings
+from keeptake.settings import Settings, http_address
 
 SHOWN_GROUPS = 6
 MOST_ROWS = 8  # members of a group, and pairs of one
@@ -35,7 +35,7 @@ class Shown(NamedTuple):
 
 def open_api(chosen: Settings) -> str | None:
     """Address at which a browser hears takes, None where the API wants a key."""
-    return f"http://{chosen.api_host}:{chosen.api_port}" if chosen.auth == "none" and chosen.api_port else None
+    return http_address(chosen.api_host, chosen.api_port) if chosen.auth == "none" and chosen.api_port else None
 
 
 def neighbours(found: pl.DataFrame, shown: Shown) -> dg.MarkdownMetadataValue:

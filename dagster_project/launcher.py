@@ -4,6 +4,7 @@ Each child has a session of its own, so that all of it ends with it; a child tha
 Belongs here: starting, watching and ending. Does not: what the children are.
 """
 
+import errno
 import fcntl
 import json
 import os
@@ -23,9 +24,9 @@ from urllib.request import urlopen
 import psutil
 
 from dagster_project.home import open_home
-from keeptake.errors import BusyError, UnavailableError
+from keeptake.errors import BusyError, ConfigurationError, UnavailableError
 from keeptake.ledger.server import revive
-from keeptake.settings import settings
+from keeptake.settings import http_address, settings
 
 DEFINITIONS = "dagster_project.definitions"
 START_TIMEOUT_S = 120
@@ -48,7 +49,7 @@ def children(ui_port: int, api_port: int) -> list[Child]:
     here = settings()
     dagster_bin = Path(sys.executable).parent
     ui = f"http://127.0.0.1:{ui_port}"
-    api = f"http://{here.api_host}:{api_port}"
+    api = http_address(here.api_host, api_port)
     keeptake = [sys.executable, "-m", "dagster_project.cli"]
     return [
         Child(
@@ -62,19 +63,24 @@ def children(ui_port: int, api_port: int) -> list[Child]:
     ]
 
 
-def free_port(wanted: int) -> int:
+def free_port(wanted: int, host: str = "127.0.0.1") -> int:
     """The wanted port, or any free one for 0.
 
     Raises
     ------
     BusyError
         If somebody listens there.
+    ConfigurationError
+        If this machine has no such address.
     """
-    with socket.socket() as probe:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("127.0.0.1", wanted))
+            probe.bind((host, wanted))
         except OSError as taken:
+            if taken.errno != errno.EADDRINUSE:
+                detail = f"nothing can listen at {host}, port {wanted} ({taken.strerror}): correct KEEPTAKE_API_HOST or the port"
+                raise ConfigurationError(detail) from taken
             raise BusyError(f"port {wanted} is taken: choose another with KEEPTAKE_UI_PORT or KEEPTAKE_API_PORT") from taken
         port: int = probe.getsockname()[1]
         return port
@@ -116,7 +122,7 @@ def up() -> int:
     home = chosen.home.resolve()
     with only_one(home), _ended_by_signals() as is_asked, open_home():
         end_left_behind(home)
-        programs = children(free_port(chosen.ui_port), free_port(chosen.api_port))
+        programs = children(free_port(chosen.ui_port), free_port(chosen.api_port, chosen.api_host))
         logs = home / "logs"
         logs.mkdir(exist_ok=True)
         chosen.incoming_location.mkdir(parents=True, exist_ok=True)

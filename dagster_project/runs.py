@@ -69,18 +69,32 @@ def _count(result: dg.ExecuteInProcessResult, asset: str, name: str) -> int:
 def run_pending(ledger: Ledger) -> dict[str, Any]:
     """Run the chain for every day with pending rows, place what an older version of the model placed, score what lags.
 
-    Snapshots that this leaves outdated are written anew.
+    The newest day first, and a day that fails keeps no other waiting. Snapshots that this leaves outdated are written anew.
 
     Returns
     -------
     dict
         `analyzed`, `embedded`, `scored`: what this call did; `failed`: rows newly quarantined, by reason; `remaining`: rows that
         wait.
+
+    Raises
+    ------
+    ConfigurationError, UnavailableError
+        At once: no other day would fare better.
+    KeeptakeError
+        If days failed, when the others are done; with the newest one's error.
     """
     before = status(ledger)
     done = dict.fromkeys(COUNTED.values(), 0)
-    for day in sorted({*pending_by_day(ledger), today()}):
-        result = execute(take_to_score.name, partition_key=day)
+    failures: list[KeeptakeError] = []
+    for day in sorted({*pending_by_day(ledger), today()}, reverse=True):
+        try:
+            result = execute(take_to_score.name, partition_key=day)
+        except (ConfigurationError, UnavailableError):
+            raise
+        except KeeptakeError as failure:
+            failures.append(failure)
+            continue
         for asset, name in COUNTED.items():
             done[name] += _count(result, asset, name)
     for day in outdated_by_day(ledger, DEFAULT_MODEL, version_of(DEFAULT_MODEL)):
@@ -89,6 +103,9 @@ def run_pending(ledger: Ledger) -> dict[str, Any]:
         done["scored"] += _count(execute(rescore.name), "quality_scores", "scored")
     for day in known_days(outdated_snapshots(ledger, settings().snapshots_location)):
         execute(renew_snapshots.name, partition_key=day)
+    if failures:
+        others = f" So did {len(failures) - 1} other days." if len(failures) > 1 else ""
+        raise type(failures[0])(f"{failures[0]}{others}")
     after = status(ledger)
     failed = {reason: n - before["audio_reasons"].get(reason, 0) for reason, n in after["audio_reasons"].items()}
     return {

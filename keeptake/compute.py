@@ -103,10 +103,16 @@ class _Worker:
         self.process = context.Process(
             target=_work, args=(theirs, stderr, pickle.dumps(initializer), sys.path, dict(os.environ)), daemon=True
         )
-        with _no_main_module():
-            self.process.start()
-        stderr.close()
-        theirs.close()  # so that reading from a dead worker ends instead of waiting
+        try:
+            with _no_main_module():
+                self.process.start()
+        except OSError:
+            self.pipe.close()
+            self._said.close()
+            raise
+        finally:
+            stderr.close()
+            theirs.close()  # so that reading from a dead worker ends instead of waiting
         self.task: _Task | None = None
         self.deadline_s = math.inf
 
@@ -185,8 +191,9 @@ class Pool:
         return self
 
     def __enter__(self) -> "Pool":
-        self._workers = [_Worker(self._initializer) for _ in range(self._wanted)]
         try:
+            while len(self._workers) < self._wanted:
+                self._workers.append(self._start())
             for worker in self._workers:
                 worker.await_ready()
         except BaseException:
@@ -240,6 +247,8 @@ class Pool:
         limits = _Limits(timeout_s, timeout_s if cpu_s is None else cpu_s, memory_mb)
         self._is_mapping = True
         try:
+            for dead in [worker for worker in self._workers if not worker.process.is_alive()]:  # of a `map` that could not go on
+                self._replace(dead)
             suspects: deque[_Task] = deque()
             yield from self._run(_tasks(function, items, limits), limits, suspects, self._workers)
             # One at a time: two killers side by side, or a machine out of memory, would blame an innocent neighbour.
@@ -282,13 +291,19 @@ class Pool:
                     outcome = Failed("crashed", f"it ended {task.kills} worker processes, the last time alone {said}".rstrip())
                 yield task.item, outcome
 
+    def _start(self) -> _Worker:
+        try:
+            return _Worker(self._initializer)
+        except OSError as error:  # no process, no pipe, no room
+            raise UnavailableError(f"a worker process cannot start: {error}. No item was tried; mend this and repeat.") from error
+
     def _replace(self, worker: _Worker) -> _Worker:
         """Put a new worker in the place of a dead or busy one; its start is the probe that clears the machine of blame."""
         worker.kill()
         at = self._workers.index(worker)
         for failures in range(1, MAX_FAILED_STARTS + 1):
-            self._workers[at] = _Worker(self._initializer)
             try:
+                self._workers[at] = self._start()
                 self._workers[at].await_ready()
                 break
             except UnavailableError:
@@ -325,12 +340,14 @@ def _answer(worker: _Worker, limits: _Limits) -> Ok[Any] | Failed | None:
         worker.process.join()
         return Failed("timeout", f"it took longer than {limits.timeout_s:g} s")
     try:
-        kind, value, error = worker.pipe.recv()
-    except (EOFError, ConnectionResetError):
+        answer = worker.pipe.recv_bytes()
+    except (EOFError, OSError):  # it died before its answer, or in the middle of it
         worker.process.join()
         if worker.process.exitcode == -signal.SIGXCPU:
             return Failed("timeout", f"it used more than {limits.cpu_s:g} s of CPU")
         return None
+    try:
+        kind, value, error = pickle.loads(answer)  # noqa: S301  (written by our own worker)
     except Exception as problem:  # a result whose own code refuses to come back
         return Failed("raised", f"the result cannot be received: {problem!r}")
     return Ok(value) if kind == "ok" else Failed(kind, value, error)

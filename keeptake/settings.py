@@ -9,6 +9,7 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from secrets import token_hex
+from tempfile import NamedTemporaryFile
 from typing import Literal
 
 from pydantic import Field, ValidationError
@@ -116,14 +117,35 @@ class Settings(BaseSettings):
         return (self.incoming_dir or self.home / "incoming").resolve()
 
     def pseudonym_secret(self) -> str:
-        """Key of the users' pseudonyms: the given one, or one made once in HOME, which must be kept for them to stay the same."""
+        """Key of the users' pseudonyms: the given one, or one made once in HOME, which must be kept for them to stay the same.
+
+        Raises
+        ------
+        ConfigurationError
+            If that file is empty.
+        """
         if self.pseudonym_key:
             return self.pseudonym_key
         path = self.home / "pseudonym.key"
         self.home.mkdir(parents=True, exist_ok=True)
-        with suppress(FileExistsError), os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
-            file.write(token_hex(32))
-        return path.read_text().strip()
+        if not path.exists():
+            with NamedTemporaryFile("w", dir=self.home, prefix="pseudonym-") as file:  # only this user may read it
+                file.write(token_hex(32))
+                file.flush()
+                with suppress(FileExistsError):  # another process was faster
+                    os.link(file.name, path)  # whole or not at all: an empty key would hide nobody
+        if not (key := path.read_text().strip()):
+            raise ConfigurationError(f"{path} is empty: give the key of the published pseudonyms in KEEPTAKE_PSEUDONYM_KEY")
+        return key
+
+
+def http_address(host: str, port: int) -> str:
+    """Address of a service on this machine.
+
+    >>> http_address("::1", 8002)
+    'http://[::1]:8002'
+    """
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 @cache

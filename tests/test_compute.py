@@ -49,6 +49,16 @@ def fall(x):
     os.write(2, b"half a sentence, ")
     if x < 0: os.abort()
     return x
+def die_in_the_middle_of_the_answer(path):
+    if os.path.exists(path): return "survived"
+    open(path, "w").close()
+    import gc, struct
+    from multiprocessing.connection import Connection
+    [pipe] = [found for found in gc.get_objects() if isinstance(found, Connection) and found.readable and found.writable]
+    os.write(pipe.fileno(), struct.pack("!i", 1000) + b"half")
+    os.kill(os.getpid(), signal.SIGKILL)
+def start_unless_told():
+    if os.path.exists(os.environ["NO_START"]): raise RuntimeError("not now")
 def broken_early(): os.write(2, b"no such library"); os._exit(3)
 """
 
@@ -200,6 +210,39 @@ def test_workers_load_nothing_they_do_not_need_and_use_one_thread(pool, work):
 def test_workers_that_cannot_start_blame_no_item(work):
     with pytest.raises(UnavailableError, match="the model is missing"), Pool(1, initializer=work.broken_start):
         pass
+
+
+def test_a_worker_killed_in_the_middle_of_its_answer_counts_as_killed(pool, work, tmp_path):
+    """What it had sent of its answer was taken for an error of the item, which was given up after one kill."""
+    flag = str(tmp_path / "flag")
+    assert run(pool, work.die_in_the_middle_of_the_answer, [flag]) == {flag: Ok("survived")}
+
+
+def test_a_pool_whose_workers_could_not_start_for_a_while_works_again(work, tmp_path, monkeypatch):
+    """A dead worker stayed in its place, and the next call ended in `handle is closed`."""
+    monkeypatch.setenv("NO_START", str(tmp_path / "no-start"))
+    monkeypatch.setenv("DEATHS", str(tmp_path / "deaths"))
+    with Pool(1, initializer=work.start_unless_told) as pool:
+        (tmp_path / "no-start").touch()
+        with pytest.raises(UnavailableError, match="not now"):
+            run(pool, work.die_of, [-1])
+        (tmp_path / "no-start").unlink()
+        assert run(pool, work.square, [3]) == {3: Ok(9)}
+
+
+def test_a_machine_without_room_for_all_workers_says_so_and_keeps_none(work):
+    code = (
+        "import multiprocessing, resource\n"
+        "from keeptake.compute import Pool\n"
+        "with Pool(1): pass\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))\n"
+        "try:\n"
+        "    Pool(40).__enter__()\n"
+        "except Exception as error:\n"
+        "    print(type(error).__name__, len(multiprocessing.active_children()))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.split() == ["UnavailableError", "0"], done.stderr
 
 
 def test_what_we_refuse_on_purpose_when_a_worker_starts_is_told_without_a_stack(work):

@@ -2,6 +2,9 @@
 
 import re
 
+import pytest
+
+from keeptake.errors import ConfigurationError
 from keeptake.settings import PROJECT, Settings, listed
 
 EXAMPLE = PROJECT / ".env.example"
@@ -30,3 +33,14 @@ def test_the_environment_overrides(monkeypatch, tmp_path):
 
 def test_listed_drops_what_is_empty():
     assert listed(" a,, b ,") == ["a", "b"]
+
+
+def test_the_pseudonyms_key_is_whole_or_not_there(tmp_path):
+    """Killed between making its file and filling it, all pseudonyms were hashes without a key, which anybody can go back from."""
+    key = Settings(home=tmp_path, _env_file=None).pseudonym_secret()
+    assert len(key) == 64 and Settings(home=tmp_path, _env_file=None).pseudonym_secret() == key
+    [path] = tmp_path.iterdir()
+    assert path.name == "pseudonym.key" and path.stat().st_mode & 0o077 == 0
+    path.write_text("")
+    with pytest.raises(ConfigurationError, match="KEEPTAKE_PSEUDONYM_KEY"):
+        Settings(home=tmp_path, _env_file=None).pseudonym_secret()

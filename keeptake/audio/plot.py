@@ -62,7 +62,7 @@ def picture(heard: Frontend, parts: Mapping[str, Part], *, title: str, size: Siz
     Returns
     -------
     bytes
-        A PNG of 1,680 by 1,008 pixels, or of 722 by 471.
+        A PNG of 1,680 by 1,008 pixels, or of 722 by 501.
     """
     from matplotlib.figure import Figure
 
@@ -79,7 +79,7 @@ def picture(heard: Frontend, parts: Mapping[str, Part], *, title: str, size: Siz
         panel.tick_params(labelsize=8, colors=INK)
         panel.spines[["top", "right"]].set_visible(False)
     figure.align_ylabels()
-    figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold", color=INK)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold", color=INK, parse_math=False)
     waveform.set_title(fill(_summary(values), round(LETTERS_AN_INCH * size.width_in)), loc="left", fontsize=10, color=INK, pad=14)
     image = io.BytesIO()
     figure.savefig(image, format="png")

@@ -35,11 +35,13 @@ from keeptake.curation.policy import Policy
 from keeptake.curation.select import Selection, choose
 from keeptake.curation.versions import content_hash, ordinal_of, plan_rows
 from keeptake.datasets import visible
+from keeptake.embedding import DEFAULT_MODEL
 from keeptake.errors import PublicationError
 from keeptake.formats import card, manifest
 from keeptake.formats.gate import GateReport, inspect
 from keeptake.ledger import datasets
 from keeptake.ledger.connection import Ledger
+from keeptake.ledger.embeddings import current_scaler
 from keeptake.ledger.overviews import score_distributions
 from keeptake.settings import settings
 from keeptake.stage import Progress, silent
@@ -144,7 +146,7 @@ def stage_version(
             "policy": policy.model_dump(mode="json"),
             "formats": FORMAT_VERSIONS,
             "features_versions": sorted(takes["features_versions"].drop_nulls().unique().to_list()),
-            "scaler": datasets.current_scaler(ledger),
+            "scaler": _space(ledger),
             "counts": {"candidates": selection.kept.height + selection.left_out.height, "kept": selection.kept.height},
             "left_out": selection.reasons(),
             "gone": _gone(ledger, policy.name, selection),
@@ -158,6 +160,12 @@ def stage_version(
         write_audio(stage, rows, lineage, read_audio, progress=progress, threads=threads)
         _leave_out_silent(ledger, stage, rows)
         return stage
+
+
+def _space(ledger: Ledger) -> str | None:
+    """Where copies were looked for: the model, its version and that of its scaler."""
+    scaler = current_scaler(ledger, DEFAULT_MODEL)
+    return None if scaler is None else f"{scaler.model} {scaler.model_version}, scaler {scaler.version}"
 
 
 def _leave_out_silent(ledger: Ledger, stage: Stage, rows: pl.DataFrame) -> None:

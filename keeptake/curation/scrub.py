@@ -17,9 +17,12 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 SCRUB_VERSION = "1"
-_URL_WITH_USER = re.compile(r"\b[a-z][a-z0-9+.-]*://[^\s/@]+@[^\s]+", re.IGNORECASE)
-_EMAIL = re.compile(r"[\w.!#$%&'*+/=?^`{|}~-]+@[\w-]+(?:\.[\w-]+)+", re.UNICODE)
-_SPELLED_EMAIL = re.compile(r"\b[\w.+-]+\s*[\[(]\s*at\s*[\])]\s*[\w-]+(?:\s*(?:[\[(]\s*dot\s*[\])]|\.)\s*[\w-]+)+", re.IGNORECASE)
+# None tries a run of letters again from its middle: a legal prompt of "a.a.a" took five seconds, and a take may hold a hundred.
+_URL_WITH_USER = re.compile(r"\b[a-z][a-z0-9+.-]{0,30}://[^\s/@]+@[^\s]+", re.IGNORECASE)
+_EMAIL = re.compile(r"(?<![\w.!#$%&'*+/=?^`{|}~-])[\w.!#$%&'*+/=?^`{|}~-]++@[\w-]+(?:\.[\w-]+)+", re.UNICODE)
+_SPELLED_EMAIL = re.compile(
+    r"(?<![\w.+-])[\w.+-]++\s*[\[(]\s*at\s*[\])]\s*[\w-]+(?:\s*(?:[\[(]\s*dot\s*[\])]|\.)\s*[\w-]+)+", re.IGNORECASE
+)
 # With a prefix (+, 0 or a bracket) eight digits in any grouping; without one nine in a row, or the North American 3-3-4: prompts
 # hold lists of tempi and spans of years, which look like telephone numbers otherwise.
 _PHONE = re.compile(r"(?<![\w.])(?:(?:\+\s?|0|\(\+?)\d(?:[\s().\-/]{0,2}\d){6,14}|\d{9,15}|\d{3}[\s.\-]\d{3}[\s.\-]\d{4})(?!\w)")

@@ -26,6 +26,7 @@ SPLIT_COLOURS = {"train": TAKES, "valid": "#e0a93b", "test": ACCENT}
 DPI = 130
 PALETTE = 64  # colours of a picture, anti-aliased letters among them: a third of the bytes of all colours
 MOST_BARS = 12
+MOST_LETTERS = 32  # of a row's name
 FIFTHS = ("C", "G", "D", "A", "E", "B", "F#", "Db", "Ab", "Eb", "Bb", "F")
 _ENHARMONIC = {"C#": "Db", "D#": "Eb", "Gb": "F#", "G#": "Ab", "A#": "Bb", "Cb": "B", "E#": "F", "Fb": "E", "B#": "C"}
 
@@ -97,8 +98,9 @@ def category_bars(counts: Mapping[str, int], *, title: str, colour: str = TAKES)
     shown = ranked[:MOST_BARS] + ([("others", sum(count for _, count in ranked[MOST_BARS:]))] if len(ranked) > MOST_BARS else [])
 
     def draw(axes: "Axes") -> None:
-        names, values = [name for name, _ in shown], [count for _, count in shown]
-        bars = axes.barh(names, values, color=colour, height=0.72)
+        values = [count for _, count in shown]
+        bars = axes.barh(range(len(shown)), values, color=colour, height=0.72)
+        _name_rows(axes, range(len(shown)), [name for name, _ in shown])
         axes.bar_label(bars, [f"{value:,}" for value in values], padding=4, color=INK, fontsize=8)
         axes.invert_yaxis()
         axes.margins(x=0.14)
@@ -161,7 +163,7 @@ def genre_by_tempo(genres: Sequence[str | None], tempi_bpm: Sequence[Number]) ->
                     fontsize=7,
                     color="white" if dark else INK,
                 )
-        axes.set_yticks(np.arange(len(names)) + 0.5, names)
+        _name_rows(axes, np.arange(len(names)) + 0.5, names)
         axes.set_xticks(edges[::2])
         axes.invert_yaxis()
         axes.grid(False)
@@ -246,6 +248,12 @@ def key_wheel(keys: Sequence[str | None]) -> bytes:
     unknown = sum(1 for key in keys if not key)
     title = "Key" + (f" ({unknown:,} unknown)" if unknown else "")
     return _picture(draw, title=title, width_in=4.6, height_in=4.8, polar=True)
+
+
+def _name_rows(axes: "Axes", places: Sequence[float] | np.ndarray, names: Sequence[str]) -> None:
+    """Write names that strangers chose: cut, or no room is left for the picture, and with dollar signs that begin no formula."""
+    cut = [name if len(name) <= MOST_LETTERS else name[: MOST_LETTERS - 1] + "…" for name in names]
+    axes.set_yticks(places, cut, parse_math=False)
 
 
 def _known(values: Sequence[Number]) -> np.ndarray:

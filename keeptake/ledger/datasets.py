@@ -20,7 +20,7 @@ from keeptake.embedding import DEFAULT_MODEL
 from keeptake.errors import ConfigurationError
 from keeptake.ledger.bulk import upsert
 from keeptake.ledger.connection import Ledger
-from keeptake.ledger.tables import dataset_rows, dataset_versions, embedding_scalers, generations, selections
+from keeptake.ledger.tables import dataset_rows, dataset_versions, generations, selections
 
 _FILE_ID = "left(encode(sha256(convert_to({id}, 'UTF8')), 'hex'), 16)"  # `records.file_id`, a million at a time
 _PROMPT = "coalesce(nullif(g.ai_enhanced_prompt, ''), g.user_prompt)"
@@ -125,14 +125,6 @@ def leave_out(ledger: Ledger, policy: str, generation_ids: Sequence[str], reason
     said = {"is_kept": False, "reason": reason, "detail": detail, "split": None, "group_id": None, "decided_at": sa.func.now()}
     with ledger.begin() as connection:
         connection.execute(changed.values(said))
-
-
-def current_scaler(ledger: Ledger) -> str | None:
-    """Space in which copies were looked for: model, its version and that of the scaler."""
-    scaler = sa.select(embedding_scalers).where(embedding_scalers.c.is_current).order_by(embedding_scalers.c.fitted_at.desc())
-    with ledger.begin() as connection:
-        found = connection.execute(scaler.limit(1)).mappings().first()
-    return None if found is None else f"{found['model']} {found['model_version']}, scaler {found['version']}"
 
 
 def kept_takes(ledger: Ledger, policy: str, formula: str) -> pl.DataFrame:

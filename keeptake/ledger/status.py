@@ -77,10 +77,10 @@ def refused(ledger: Ledger) -> Generator[dict[str, Any]]:
 
 
 def pending_by_day(ledger: Ledger, *, most: int = 1000) -> dict[str, int]:
-    """Capture days with rows that can be worked on now, and how many; a retry counts once its time has come."""
+    """Capture days with rows that can be worked on now, and how many, the newest days; a retry counts once its time has come."""
     query = sa.text(
         f"SELECT captured_on::text, count(*) FROM generations WHERE {_PENDING}"
-        " AND (audio_status <> 'retrying' OR audio_next_attempt_at <= now()) GROUP BY 1 ORDER BY 1 LIMIT :most"
+        " AND (audio_status <> 'retrying' OR audio_next_attempt_at <= now()) GROUP BY 1 ORDER BY 1 DESC LIMIT :most"
     )
     with ledger.begin() as connection:
         return {str(row[0]): int(row[1]) for row in connection.execute(query, {"most": most})}
