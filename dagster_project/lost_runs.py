@@ -34,10 +34,23 @@ def lost(instance: dg.DagsterInstance, ledger: LedgerResource, seen: list[str]) 
     return [run_id for run_id in unclaimed if run_id in seen], unclaimed
 
 
+def read_seen(cursor: str | None) -> list[str]:
+    """Runs of the last look; a cursor that makes no sense counts as none.
+
+    >>> read_seen('["a", 1]'), read_seen("no JSON"), read_seen("3"), read_seen(None)
+    (['a'], [], [], [])
+    """
+    try:
+        found = json.loads(cursor or "[]")
+    except ValueError:
+        return []
+    return [run_id for run_id in found if isinstance(run_id, str)] if isinstance(found, list) else []
+
+
 @dg.sensor(minimum_interval_seconds=30, default_status=dg.DefaultSensorStatus.RUNNING)
 def lost_runs(context: dg.SensorEvaluationContext, ledger: LedgerResource) -> dg.SkipReason:
     """End the runs whose process is gone, at the second look."""
-    ended, unclaimed = lost(context.instance, ledger, json.loads(context.cursor or "[]"))
+    ended, unclaimed = lost(context.instance, ledger, read_seen(context.cursor))
     for run_id in ended:
         run = context.instance.get_run_by_id(run_id)
         if run is not None and run.status == dg.DagsterRunStatus.STARTED:

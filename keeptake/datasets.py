@@ -130,7 +130,8 @@ def find(name: str, version: Version | None = None, *, datasets_dir: Path | str 
     if version is None:
         return home / known[-1]
     for candidate in known:
-        if version in (candidate, candidate.partition("-")[0], versions.ordinal_of(candidate)):
+        ordinal = versions.ordinal_of(candidate)
+        if version in (candidate, f"v{ordinal}", ordinal, str(ordinal)):
             return home / candidate
     raise ConfigurationError(f"no version {version} of {name}: there are {', '.join(known)}")
 

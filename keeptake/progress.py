@@ -18,13 +18,13 @@ def to_log(log: Callable[[str], None], *, every_s: float = LOG_EVERY_S) -> Progr
     """Make a listener that writes a line every few seconds and at the end, and feeds the terminal's bar where one is shown."""
     last_s = monotonic()
 
-    def listen(stage: str, done: int, total: int) -> None:
+    def listen(stage: str, done: int, total: int | None) -> None:
         nonlocal last_s
         if _terminal is not None:
             _terminal(stage, done, total)
         if monotonic() - last_s >= every_s or done == total:
             last_s = monotonic()
-            log(f"{stage}: {done:,} of {total:,}")
+            log(f"{stage}: {done:,}" if total is None else f"{stage}: {done:,} of {total:,}")
 
     return listen
 
@@ -41,7 +41,7 @@ def bar() -> Iterator[Progress]:
     # Left to itself the bar takes stdout over as well, and what a command answers there would end on stderr.
     with Progress(*columns, console=Console(stderr=True), redirect_stdout=False) as shown:
 
-        def listen(stage: str, done: int, total: int) -> None:
+        def listen(stage: str, done: int, total: int | None) -> None:
             if stage not in tasks:
                 tasks[stage] = shown.add_task(stage, total=total)
             shown.update(tasks[stage], completed=done, total=total)

@@ -96,7 +96,8 @@ RECORD_REFUSALS = frozenset(
 
 _PLACED = frozenset((*CAPTURED, *CLAIMED_ANALYSIS, "userFeedback"))  # fields that have a place of their own
 _GENERATION_ID = re.compile(r"[A-Za-z0-9._:-]+")
-RESERVED_IDS = frozenset({"export", "statistics", "batch", "expected"})  # path segments of the API
+# Path segments of the API, and those that clients resolve before they send a path.
+RESERVED_IDS = frozenset({"export", "statistics", "batch", "expected", ".", ".."})
 _BPM_TEXT = re.compile(r"[-+]?\d{1,9}(?:\.\d{1,9})?")
 
 

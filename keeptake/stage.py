@@ -15,7 +15,7 @@ from keeptake.errors import ConfigurationError, ModelMissingError, UnavailableEr
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-Progress = Callable[[str, int, int], None]  # stage, done, of how many
+Progress = Callable[[str, int, int | None], None]  # stage, done, of how many where that is known
 
 
 @dataclass
@@ -37,7 +37,7 @@ class Limits:
     item_memory_mb: int
 
 
-def silent(stage: str, done: int, total: int) -> None:
+def silent(stage: str, done: int, total: int | None) -> None:
     """Report progress to nobody."""
 
 

@@ -60,15 +60,15 @@ def write_score_report(ledger: Ledger, folder: Path) -> tuple[Path, pl.DataFrame
     (Path, pl.DataFrame)
         The page, and its table: takes, mean and tenths by provider and week of capture.
     """
+    from keeptake.formats.card import cell_text
     from keeptake.formats.figures import score_bars
 
     taken = scores_by_provider_and_week(ledger)
     folder.mkdir(parents=True, exist_ok=True)
     today = datetime.now(UTC).date().isoformat()
     (folder / f"scores-{today}.png").write_bytes(score_bars(score_distributions(ledger)[PRINCIPAL].counts))
-    lines = [
-        "| " + " | ".join(str(value) for value in row) + " |" for row in [taken.columns, ["---"] * taken.width, *taken.rows()]
-    ]
+    rows = [taken.columns, ["---"] * taken.width, *taken.rows()]
+    lines = ["| " + " | ".join(cell_text(str(value)) for value in row) + " |" for row in rows]
     page = folder / f"scores-{today}.md"
     page.write_text(f"# Scores on {today}\n\n![scores](scores-{today}.png)\n\n" + "\n".join(lines) + "\n")
     return page, taken

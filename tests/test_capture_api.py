@@ -287,6 +287,12 @@ def test_a_batch_answers_line_by_line_in_order(service, take):
             "/generationIds/0",
             "'export' is taken by the service's own paths",
         ),
+        (
+            {"provider": "s", "generationIds": [".."]},
+            "invalid-generationIds",
+            "/generationIds/0",
+            "'..' is taken by the service's own paths",
+        ),
         ({"provider": "s", "generationIds": ["\0"]}, "invalid", "/generationIds/0", "NUL characters cannot be stored"),
     ],
 )

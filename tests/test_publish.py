@@ -387,7 +387,8 @@ def test_broken_off_before_the_rename_nothing_is_visible(studio, monkeypatch, st
         with pytest.raises(KeyboardInterrupt):
             studio.publish(policy())
     assert visible(studio) == [first.version]
-    assert datasets.find("demo", datasets_dir=studio.folder).name == first.version
+    for asked in (None, first.version, "v1", 1, "1"):  # the command line knows texts alone
+        assert datasets.find("demo", asked, datasets_dir=studio.folder).name == first.version
     assert column(studio.ledger, sa.select(generations.c.used_for_training).where(generations.c.generation_id == "gen_24")) == [
         False
     ]

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dagster_project import sensors
+from dagster_project.lost_runs import read_seen
 from dagster_project.sensors import days_to_request, policies_to_publish, read_asked, resting
 from resources.ledger import LedgerResource
 
@@ -25,11 +26,12 @@ def test_todays_takes_come_before_a_years_history():
 @given(st.one_of(st.none(), st.text(), st.binary().map(str)))
 def test_any_cursor_is_read(cursor):
     assert all(isinstance(count, int) for count in read_asked(cursor).values())
+    assert all(isinstance(run_id, str) for run_id in read_seen(cursor))
 
 
 @pytest.mark.parametrize("cursor", ["[]", "1", '{"a": "x"}', "{", "null"])
 def test_a_cursor_that_makes_no_sense_counts_as_none(cursor):
-    assert read_asked(cursor) == {}
+    assert read_asked(cursor) == {} and read_seen(cursor) == []
 
 
 def test_a_version_is_asked_for_once_a_step():

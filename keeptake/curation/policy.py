@@ -163,14 +163,16 @@ def load_policy(policy: str | Path, policies_dir: Path = Path("policies")) -> Po
     Raises
     ------
     ConfigurationError
-        If there is none, if it is not TOML, if it names another dataset than the file does, or if a key or value cannot be; it
-        names the key and what was probably meant.
+        If there is none, if it cannot be read or is not TOML, if it names another dataset than the file does, or if a key or a
+        value cannot be; it names the key and what was probably meant.
     """
     path = Path(policy) if str(policy).endswith(".toml") else policies_dir / f"{policy}.toml"
     try:
         fields = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigurationError(_no_policy(str(policy), path)) from None
+    except OSError as error:
+        raise ConfigurationError(f"the policy {path} cannot be read ({error.strerror}): mend or remove it") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"the policy {path} is not TOML: {error}") from None
     if not NAME.fullmatch(path.stem):

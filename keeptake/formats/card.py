@@ -112,10 +112,11 @@ def _front_matter(folder: Path, rows: pl.DataFrame, lineage: Mapping[str, Any]) 
 
 
 def _size(count: int) -> str:
-    for most, name in ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K")):
+    """The Hub's category of a number of rows."""
+    for most, name in ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M")):
         if count < most:
             return name
-    return "100K<n<1M"
+    return "1M<n<10M"
 
 
 def _title(rows: pl.DataFrame, lineage: Mapping[str, Any]) -> str:
@@ -196,14 +197,14 @@ def _licences(rows: pl.DataFrame) -> str:
     counted = rows.unique("parent").group_by("provider", "licence").len().sort("provider", "licence")
     lines = ["## Licences\n", "| provider | licence, as the data team has read it | takes |", "|---|---|--:|"]
     lines += [
-        f"| {_cell(provider)} | {_cell(licence or 'not stated in the policy')} | {count:,} |"
+        f"| {cell_text(provider)} | {cell_text(licence or 'not stated in the policy')} | {count:,} |"
         for provider, licence, count in counted.iter_rows()
     ]
     return "\n".join(lines)
 
 
-def _cell(text: str) -> str:
-    """A text that neither ends its cell nor its row."""
+def cell_text(text: str) -> str:
+    """A text that neither ends its cell of a table nor its row."""
     return " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|")
 
 

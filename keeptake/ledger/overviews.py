@@ -170,7 +170,7 @@ def scores_by_provider_and_week(ledger: Ledger) -> pl.DataFrame:
         " round(avg(quality_score)::numeric, 3)::float8 AS mean,"
         " percentile_cont(0.1) WITHIN GROUP (ORDER BY quality_score) AS lowest_tenth,"
         " percentile_cont(0.9) WITHIN GROUP (ORDER BY quality_score) AS highest_tenth"
-        " FROM generations WHERE quality_score IS NOT NULL GROUP BY 1, 2 ORDER BY 2 DESC, 1"
+        f" FROM generations g WHERE quality_score IS NOT NULL AND {LIVING} GROUP BY 1, 2 ORDER BY 2 DESC, 1"
     )
 
 

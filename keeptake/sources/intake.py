@@ -89,7 +89,8 @@ def take_in(source: Source, ledger: Ledger, *, is_resuming: bool = True, progres
         with ledger.begin() as connection:
             part = _take_batch(connection, batch, source)
         report.add(part)
-        progress(f"import {source.name}", report.records, report.records)
+        progress(f"import {source.name}", report.records, None)
+    progress(f"import {source.name}", report.records, report.records)
     return report
 
 
