@@ -86,8 +86,10 @@ def test_a_draft_that_cannot_be_read_keeps_no_other_policy_from_its_work(tmp_pat
     (tmp_path / "good.toml").write_text("[select]\nmin_score = 0.3\n")
     (tmp_path / "draft.toml").write_text("[select]\nmin_scor = 0.3\n")
     (tmp_path / "Name.toml").write_text("")
+    (tmp_path / "folder.toml").mkdir()
 
     policies, unreadable = load_policies(tmp_path)
 
     assert [policy.name for policy in policies] == ["good"]
     assert "unknown key select.min_scor" in unreadable["draft"] and "a name has" in unreadable["Name"]
+    assert "cannot be read (Is a directory)" in unreadable["folder"]
