@@ -11,7 +11,7 @@ import soundfile
 
 from keeptake.audio.fingerprint import BITS, code_words, rotate
 from keeptake.beatmaker import plan_demo, write_audio
-from keeptake.curation import duplicates
+from keeptake.curation import candidates, duplicates
 from keeptake.curation.duplicates import find_duplicates, groups, tells_enough
 from keeptake.custody.decode import decode
 from keeptake.duplicate_files import duplicates_of_files
@@ -99,22 +99,22 @@ def test_sound_that_agrees_by_chance_is_dropped_before_it_is_aligned(monkeypatch
     aligned = []
     align = duplicates._align
     monkeypatch.setattr(duplicates, "_align", lambda corpus, a, b, shared: aligned.append((a, b)) or align(corpus, a, b, shared))
-    monkeypatch.setattr(duplicates, "MAX_LOCAL_ERROR", 0.35)  # lets the unlike pass the first look
+    monkeypatch.setattr(candidates, "MAX_LOCAL_ERROR", 0.35)  # lets the unlike pass the first look
 
     (pair,) = find_duplicates({**takes, "copy": copy})
     assert (pair.a, pair.b, pair.relation) == ("copy", "t1", "duplicate")
     assert len(aligned) == 1
 
-    monkeypatch.setattr(duplicates, "MAX_LOCAL_ERROR_AT_SPEED", 0.35)  # control: without the second look
+    monkeypatch.setattr(candidates, "MAX_LOCAL_ERROR_AT_SPEED", 0.35)  # control: without the second look
     find_duplicates({**takes, "copy": copy})
     assert len(aligned) > 2
 
 
 def least_share(original, copy):
     """Least share matched over all shared frames that an alignment may begin with."""
-    corpus = duplicates._lay_out({"a": original, "b": copy})
-    wanted = duplicates._Wanted(np.ones(2, bool), among_new=True)
-    shared = duplicates._agree_locally(corpus, next(duplicates._shared_keys(corpus, wanted)))
+    corpus = candidates.lay_out({"a": original, "b": copy})
+    wanted = candidates.Wanted(np.ones(2, bool), among_new=True)
+    shared = candidates._agree_locally(corpus, next(candidates._shared_keys(corpus, wanted)))
     one_each = (shared.only(np.arange(len(shared.a)) == at) for at in range(len(shared.a)))
     found = [duplicates._align(corpus, 0, 1, one) for one in one_each]
     return min(pair.share if pair else 0.0 for pair in found)
@@ -142,8 +142,35 @@ def test_control_without_rotation_the_transposed_copy_is_lost(monkeypatch):
     def as_it_is(now, later, odd):
         return (later << np.uint64(24)) | now, np.full(len(now), -odd, np.int8)
 
-    monkeypatch.setattr(duplicates, "_least_form", as_it_is)
+    monkeypatch.setattr(candidates, "_least_form", as_it_is)
     assert find_duplicates(takes) == []
+
+
+def test_few_new_takes_find_what_a_look_at_every_key_finds(monkeypatch):
+    """Against few new takes only the keys that they have are looked at: for one take the whole corpus was turned and sorted."""
+    stored = {f"t{seed}": take(seed) for seed in range(40)}
+    new = {
+        "up": flipped(rotate(take(3), 5), 0.05),
+        "part": take(4)[90:200],
+        "short": take(5)[:4],
+        "else": take(99),
+        "": take(6)[:0],
+    }
+    options = {"new": list(new), "among_new": False}
+    found = find_duplicates({**stored, **new}, **options)
+    assert {(pair.a, pair.b) for pair in found} == {("t3", "up"), ("part", "t4")}
+
+    monkeypatch.setattr(candidates, "_words_of_new", lambda *_: None)
+    assert find_duplicates({**stored, **new}, **options) == found
+
+
+@pytest.mark.parametrize("entries", [97, 1 << 22])
+def test_the_evidence_is_the_same_however_much_is_looked_at_at_once(monkeypatch, entries):
+    """Which shared frame an alignment began with followed the order of keys, and so the size of the corpus."""
+    takes = {"a": take(1), "b": flipped(take(1)[np.arange(0, 290, 1.004).astype(int)], 0.08), "c": take(2)}
+    expected = find_duplicates(takes)
+    monkeypatch.setattr(candidates, "ENTRIES_A_PORTION", entries)
+    assert find_duplicates(takes) == expected
 
 
 def test_a_medley_holds_excerpts_and_joins_no_group():

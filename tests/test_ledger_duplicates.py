@@ -1,7 +1,9 @@
 """Fingerprints and pairs in a real ledger: stored once, compared once, in portions, with their evidence."""
 
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from hashlib import sha256
+from threading import Event, Timer
 
 import numpy as np
 import pytest
@@ -100,7 +102,7 @@ def test_copies_are_stored_with_their_evidence_and_compared_once(ledger):
 
 @pytest.mark.parametrize("portion", [1, 2, 3, 50])
 def test_new_takes_meet_every_stored_one_whatever_the_portions(ledger, monkeypatch, portion):
-    monkeypatch.setattr(duplicates, "PORTION_TAKES", portion)
+    monkeypatch.setattr(duplicates, "PORTION_WORDS", portion * len(take(1)))
     fill(ledger, {number: take(number) for number in range(1, 6)})
     assert compare_new(ledger).duplicates == 0
     fill(ledger, {11: take(1), 14: take(4), 15: take(5)[20:], 16: take(16), 21: take(1)})
@@ -152,6 +154,24 @@ def test_a_comparison_killed_before_its_commit_is_repeated(ledger, monkeypatch):
 def test_only_one_comparison_at_a_time(ledger):
     with ledger.claim("comparing fingerprints"), pytest.raises(BusyError):
         compare_new(ledger)
+
+
+def test_the_comparison_of_another_day_is_waited_for(ledger):
+    """Runs of two days at once: the second failed, and somebody was told, for each comparison that took longer than no time."""
+    fill(ledger, {1: take(1), 2: take(1)})
+    held, freed = Event(), Event()
+
+    def hold() -> None:
+        with ledger.claim("comparing fingerprints"):
+            held.set()
+            freed.wait(10)
+
+    with ThreadPoolExecutor() as threads:
+        other = threads.submit(hold)
+        assert held.wait(10)
+        Timer(0.3, freed.set).start()
+        assert compare_new(ledger, wait_s=10) == (2, 1, 0, 0)
+        other.result()
 
 
 def test_a_medley_and_its_excerpts_are_kept_apart_from_duplicates(ledger):

@@ -5,44 +5,29 @@ three fifths of the longer one or more are the same sound in both, and hold toge
 holds excerpts of many takes and must not make one group of them all. What agrees for a while as different takes with one
 progression of chords do is `alike`, and no evidence of one recording.
 
-How: every frame of a fingerprint gives two keys, the least of twelve rotations of the code words here and 0.6 s later, which no
-transposition changes. Takes that share a key are compared around the shared frame, over speeds where that looks alike
-(`_agree_locally`), and what agrees there is aligned as a whole (`_align`). A key shared by many is compared with the next few in
-its row only, so that the work grows with the number of takes and never with its square; groups close what that leaves out.
+How: takes that look alike around a shared key (`candidates.py`) are aligned as a whole (`_align`). Not every pair of a key that
+many share is looked at; groups close what that leaves out.
 
 Conventions: `b` begins `offset_s` seconds after `a` has (negative: before), `speed` is how much faster b plays, `rotation` how
 many semitones b is above a. Belongs here: takes to pairs and groups. Does not: sound to code words (`audio/fingerprint.py`),
 which of a group is kept (`select.py`), SQL (`ledger/duplicates.py`).
 """
 
-import itertools
-import math
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter1d
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from keeptake.audio.fingerprint import BINS, BITS, FRAME_S, Codes, differing_bits, rotate
+from keeptake.curation.candidates import SHIFTS_FRAMES, Corpus, Shared, Wanted, candidates, lay_out
 
 DUPLICATES_VERSION = "aligned-4"  # 4: nor an excerpt, which keeps takes in one split
 
-KEY_LAG_FRAMES = 6  # the second half of a key: 3 % of 0.6 s is a fifth of a frame
-NEXT_IN_ROW = 12  # how many neighbours sharing a key each entry is compared with
-LOCAL_FRAMES = 16  # on either side of a shared key: 3 % of 1.6 s is half a frame
-SHIFTS_FRAMES = (-0.5, 0.0, 0.5)  # beside a shared frame; -1, 0, 1 laid three copies in a thousand half a frame off
-LOCAL_SPEEDS = np.round(np.arange(0.96, 1.0401, 0.01), 2)
-GAP_FRAMES = math.ceil(
-    LOCAL_FRAMES / LOCAL_SPEEDS[0] + SHIFTS_FRAMES[-1]
-)  # between takes: as far as a window at the least speed reaches
-MAX_LOCAL_ERROR = 0.22  # passes 0.1 % of keys that unrelated takes share, loses 2 of 593 copies (0.24: 0.8 %, 1; 0.28: 7 %, none)
-MAX_LOCAL_ERROR_AT_SPEED = 0.21  # at the best of them: loses none of 2,867 copies (0.20: 1), drops half of the unrelated pairs
-HYPOTHESES = 4  # alignments tried for a pair
 SPEEDS = np.round(np.arange(0.96, 1.0401, 0.005), 3)
 FINE_SPEEDS = np.arange(-0.004, 0.0041, 0.001)
 TIE = 0.995  # alignments within this share of the best score are equal; the speed nearest to 1 is reported
@@ -62,8 +47,6 @@ MAX_BROKEN_ERROR = 0.05
 MIN_UNBROKEN_PART_S = 10.0
 MIN_MATCH_S = 3.0
 MIN_SHARE = 0.6  # two excerpts of one song that repeats itself reached 0.42, labelled copies to 0.96 at least
-ENTRIES_A_PORTION = 1 << 22  # keys, or frames, worked on at a time: what bounds memory at 100,000 takes
-WINDOWS_A_PORTION = 1 << 12  # fits into the cache
 
 Relation = Literal["duplicate", "excerpt", "alike"]
 
@@ -93,48 +76,6 @@ class Group:
     pairs: tuple[DuplicatePair, ...]
 
 
-class _Corpus(NamedTuple):
-    """Fingerprints end to end, with code 0 between them, so that a window round any frame needs no look at where takes end."""
-
-    names: list[str]
-    codes: Codes
-    start: NDArray[np.int64]
-    length: NDArray[np.int64]
-
-    def of(self, take: int) -> Codes:
-        """Code words of one take."""
-        return self.codes[self.start[take] : self.start[take] + self.length[take]]
-
-    def take_at(self, position: NDArray[np.integer]) -> NDArray[np.int64]:
-        """Which take each position belongs to."""
-        return np.searchsorted(self.start, position, side="right") - 1
-
-
-class _Wanted(NamedTuple):
-    """Which pairs of takes are asked for."""
-
-    is_new: NDArray[np.bool_]
-    among_new: bool
-
-    def pairs(self, a: NDArray[np.int64], b: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Whether each pair of takes is."""
-        if self.among_new:
-            return self.is_new[a] | self.is_new[b]
-        return self.is_new[a] ^ self.is_new[b]
-
-
-class _Shared(NamedTuple):
-    """Frames of two takes with the same key: positions in the corpus, and quarter tones from a up to b."""
-
-    a: NDArray[np.int64]
-    b: NDArray[np.int64]
-    steps: NDArray[np.int64]
-
-    def only(self, keep: NDArray[np.bool_]) -> "_Shared":
-        """Those that `keep` marks."""
-        return _Shared(self.a[keep], self.b[keep], self.steps[keep])
-
-
 def find_duplicates(
     fingerprints: Mapping[str, Codes],
     vectors: Mapping[str, NDArray[np.float32]] | None = None,
@@ -160,10 +101,10 @@ def find_duplicates(
     list of DuplicatePair
         Ordered by names, a < b. Beyond `NEXT_IN_ROW` copies of one sound not every pair is named, but each is connected.
     """
-    corpus = _lay_out(fingerprints)
+    corpus = lay_out(fingerprints)
     is_new = np.ones(len(corpus.names), bool) if new is None else np.isin(corpus.names, list(new))
-    wanted = _Wanted(is_new, among_new)
-    pairs = (_align(corpus, a, b, hypotheses) for a, b, hypotheses in _candidates(corpus, wanted))
+    wanted = Wanted(is_new, among_new)
+    pairs = (_align(corpus, a, b, hypotheses) for a, b, hypotheses in candidates(corpus, wanted))
     return with_cosines([pair for pair in pairs if pair is not None], vectors or {})
 
 
@@ -204,125 +145,6 @@ def _cosine(a: NDArray[np.float32] | None, b: NDArray[np.float32] | None) -> flo
     return round(float(np.dot(a, b)) / size, 4) if size > 0 else None
 
 
-def _lay_out(fingerprints: Mapping[str, Codes]) -> _Corpus:
-    names = sorted(fingerprints)
-    length = np.array([len(fingerprints[name]) for name in names], np.int64)
-    start = GAP_FRAMES + np.concatenate([[0], np.cumsum(length[:-1] + GAP_FRAMES)]).astype(np.int64)[: len(names)]
-    codes = np.zeros(int((length + GAP_FRAMES).sum()) + GAP_FRAMES, np.uint64)
-    for name, at, size in zip(names, start, length, strict=True):
-        codes[at : at + size] = fingerprints[name]
-    return _Corpus(names, codes, start, length)
-
-
-def _candidates(corpus: _Corpus, wanted: _Wanted) -> Iterator[tuple[int, int, _Shared]]:
-    """Pairs of takes that agree around at least one shared key, with their likeliest alignments."""
-    found = [_agree_locally(corpus, shared) for shared in _shared_keys(corpus, wanted)]
-    if not found:
-        return
-    shared = _Shared(*(np.concatenate(column) for column in zip(*found, strict=True)))
-    pair = corpus.take_at(shared.a) * len(corpus.names) + corpus.take_at(shared.b)
-    order = np.argsort(pair, kind="stable")
-    edges = np.flatnonzero(np.diff(pair[order])) + 1
-    for rows in np.split(order, edges) if len(order) else ():
-        a, b = divmod(int(pair[rows[0]]), len(corpus.names))
-        yield a, b, _most_voted(_Shared(shared.a[rows], shared.b[rows], shared.steps[rows]))
-
-
-def _most_voted(shared: _Shared) -> _Shared:
-    """One shared frame for each of the alignments that most of them name."""
-    alignment = np.stack([shared.steps, (shared.b - shared.a) // LOCAL_FRAMES])
-    _, first, votes = np.unique(alignment, axis=1, return_index=True, return_counts=True)
-    best = first[np.argsort(-votes, kind="stable")[:HYPOTHESES]]
-    return _Shared(shared.a[best], shared.b[best], shared.steps[best])
-
-
-def _shared_keys(corpus: _Corpus, wanted: _Wanted) -> Iterator[_Shared]:
-    """Frames of different takes with equal keys, in portions that fit into memory."""
-    key, turn = _keys(corpus)
-    tells = np.repeat(corpus.codes[:-KEY_LAG_FRAMES] != 0, 2) & np.repeat(corpus.codes[KEY_LAG_FRAMES:] != 0, 2)
-    portions = 1 + len(key) // ENTRIES_A_PORTION
-    portion_of = np.where(tells, key % np.uint64(portions), portions).astype(np.uint16)
-    for portion in range(portions):
-        entries = np.flatnonzero(portion_of == portion)
-        order = np.argsort(key[entries], kind="stable")
-        take = corpus.take_at(entries // 2)[order]  # before they are out of order: looking up goes with the cache then
-        entries = entries[order]
-        row = key[entries]
-        first = np.ones(len(entries), bool)
-        first[1:] = (row[1:] != row[:-1]) | (take[1:] != take[:-1])  # a loop repeats its keys
-        entries, row, take = entries[first], row[first], take[first]
-        at = np.arange(len(row))
-        for ahead in range(1, NEXT_IN_ROW + 1):
-            at = at[at < len(row) - ahead]
-            at = at[row[at] == row[at + ahead]]
-            asked = at[wanted.pairs(take[at], take[at + ahead])]
-            one, other = entries[asked], entries[asked + ahead]
-            yield _Shared(one // 2, other // 2, turn[one].astype(np.int64) - turn[other])
-
-
-def _keys(corpus: _Corpus) -> tuple[Codes, NDArray[np.int8]]:
-    """Two keys a frame, for the even and the odd quarter tones, and how far each was turned to its least form."""
-    frames = len(corpus.codes) - KEY_LAG_FRAMES
-    key, turn = np.empty((frames, 2), np.uint64), np.empty((frames, 2), np.int8)
-    for first in range(0, frames, ENTRIES_A_PORTION):
-        block = slice(first, min(frames, first + ENTRIES_A_PORTION))
-        for odd in range(2):
-            words = _semitones(rotate(corpus.codes[first : block.stop + KEY_LAG_FRAMES], -odd))
-            key[block, odd], turn[block, odd] = _least_form(words[:-KEY_LAG_FRAMES], words[KEY_LAG_FRAMES:], odd)
-    return key.ravel(), turn.ravel()
-
-
-def _semitones(codes: Codes) -> Codes:
-    """Keep every second pitch class: the even pairs of bits, moved together into 24 bits."""
-    packed = codes & np.uint64(0x333333333333)
-    for shift, mask in ((2, 0x0F0F0F0F0F0F), (4, 0x00FF00FF00FF), (8, 0x00FF0000FFFF), (16, 0xFFFFFF)):
-        packed = (packed | (packed >> np.uint64(shift))) & np.uint64(mask)
-    return packed
-
-
-def _least_form(now: Codes, later: Codes, odd: int) -> tuple[Codes, NDArray[np.int8]]:
-    """Least of the twelve joint rotations of two 24-bit words, and the quarter tones upwards that lead to it."""
-    least, turn = (later << np.uint64(BINS)) | now, np.full(len(now), -odd, np.int8)
-    for semitones in range(1, BINS // 2):
-        up, down = np.uint64(2 * semitones), np.uint64(BINS - 2 * semitones)
-        turned = (_turn24(later, up, down) << np.uint64(BINS)) | _turn24(now, up, down)
-        lower = turned < least
-        least[lower], turn[lower] = turned[lower], 2 * semitones - odd
-    return least, turn
-
-
-def _turn24(words: Codes, up: np.uint64, down: np.uint64) -> Codes:
-    return ((words << up) | (words >> down)) & np.uint64((1 << BINS) - 1)
-
-
-def _agree_locally(corpus: _Corpus, shared: _Shared) -> _Shared:
-    """Those shared keys around which the two takes agree for a while, and agree better at one of several speeds.
-
-    Where takes are unrelated and agree by chance, no speed helps much; a copy is far below the limit at its own.
-    """
-    agreeing = shared.only(_local_error(corpus, shared, [1.0], [0.0]) <= MAX_LOCAL_ERROR)
-    return agreeing.only(_local_error(corpus, agreeing, LOCAL_SPEEDS, SHIFTS_FRAMES) <= MAX_LOCAL_ERROR_AT_SPEED)
-
-
-def _local_error(corpus: _Corpus, shared: _Shared, speeds: Iterable[float], shifts: Sequence[float]) -> NDArray[np.float64]:
-    """Share of differing bits around each shared key at the best of some speeds and shifts in frames; 1: too little tells."""
-    if not len(shared.a):
-        return np.ones(0)
-    around = np.arange(-LOCAL_FRAMES, LOCAL_FRAMES + 1)
-    windows, wider = (sliding_window_view(corpus.codes, 2 * reach + 1) for reach in (LOCAL_FRAMES, GAP_FRAMES))
-    least = np.ones(len(shared.a))
-    for first in range(0, len(least), WINDOWS_A_PORTION):
-        block = slice(first, first + WINDOWS_A_PORTION)
-        a = rotate(windows[shared.a[block] - LOCAL_FRAMES], shared.steps[block, None])
-        b = wider[shared.b[block] - GAP_FRAMES]
-        for speed, shift in itertools.product(speeds, shifts):
-            differ = differing_bits(a, b[:, GAP_FRAMES + np.rint(around / speed + shift).astype(np.int64)])
-            compared = (differ >= 0).sum(axis=1)
-            error = differ.clip(0).sum(axis=1) / (BITS * compared.clip(1))
-            least[block] = np.minimum(least[block], np.where(compared >= LOCAL_FRAMES, error, 1.0))
-    return least
-
-
 class _Alignment(NamedTuple):
     """Frame i of the first take lies at frame `offset + i / speed` of the second; `score` is agreement beyond chance, in bits."""
 
@@ -332,7 +154,7 @@ class _Alignment(NamedTuple):
     steps: int
 
 
-def _align(corpus: _Corpus, a: int, b: int, hypotheses: _Shared) -> DuplicatePair | None:
+def _align(corpus: Corpus, a: int, b: int, hypotheses: Shared) -> DuplicatePair | None:
     """Lay two takes over each other at the best speed, and tell how much of them is the same."""
     first, second = corpus.of(a), corpus.of(b)
     best = _Alignment(0.0, 1.0, 0.0, 0)

@@ -22,7 +22,9 @@ from keeptake.ledger.living import LIVING
 from keeptake.ledger.tables import duplicate_pairs, fingerprints
 
 PAIRS_VERSION = f"{FINGERPRINT_VERSION} {DUPLICATES_VERSION}"
-PORTION_TAKES = 50_000  # stored fingerprints in memory at a time, next to as many new ones: about 2 GB with the index
+# Code words of stored fingerprints in memory at a time, next to as many new ones: about 2 GB with the index. Words and not takes,
+# since one of half an hour has sixty times as many as a clip.
+PORTION_WORDS = 15_000_000
 
 
 class ToFingerprint(NamedTuple):
@@ -58,7 +60,7 @@ _PENDING = f"""
 _PAGE = """
     SELECT audio_sha256, fingerprint FROM fingerprints
     WHERE version = :version AND audio_sha256 > :after AND (compared_by IS DISTINCT FROM :rules) = :is_new
-    ORDER BY audio_sha256 LIMIT :most
+    ORDER BY audio_sha256
 """
 _VECTORS = """
     SELECT v.audio_sha256, v.vector::real[] AS vector
@@ -96,7 +98,7 @@ def save_fingerprints(connection: sa.Connection, made: Sequence[Fingerprinted]) 
     upsert(connection, fingerprints, rows, conflict=("audio_sha256",))
 
 
-def compare_new(ledger: Ledger, *, model: str | None = None) -> CompareReport:
+def compare_new(ledger: Ledger, *, model: str | None = None, wait_s: float = 0.0) -> CompareReport:
     """Hold every fingerprint that was not compared yet, or by older rules, against all others, and store what was found.
 
     New ones are taken in portions, each its own commit: a killed comparison repeats one portion and nothing else.
@@ -105,14 +107,16 @@ def compare_new(ledger: Ledger, *, model: str | None = None) -> CompareReport:
     ----------
     model : str, optional
         Embedding model whose cosine joins the evidence, where it has a current scaler.
+    wait_s : float
+        How long another comparison, such as another day's, is waited for.
 
     Raises
     ------
     BusyError
-        If another comparison is at work.
+        If it is still at work then.
     """
     report = CompareReport(0, 0, 0, 0)
-    with ledger.claim("comparing fingerprints"):
+    with ledger.claim("comparing fingerprints", wait_s=wait_s):
         while new := _page(ledger, after="", is_new=True):
             found = {(pair.a, pair.b): pair for pair in _pairs_of(ledger, new)}
             pairs = list(found.values())
@@ -150,6 +154,15 @@ def newest_groups(ledger: Ledger, found: Sequence[Group], *, most: int) -> list[
     return list(dict.fromkeys(by_member[member] for member in members if member in by_member))[:most]
 
 
+def pairs_by_relation(ledger: Ledger) -> dict[str, int]:
+    """How many pairs of each relation are known, the commonest first."""
+    query = (
+        "SELECT evidence->>'relation' AS relation, count(*) AS pairs FROM duplicate_pairs"
+        f" WHERE version = '{PAIRS_VERSION}' GROUP BY 1 ORDER BY 2 DESC, 1"
+    )
+    return dict(ledger.arrow(query).iter_rows())
+
+
 def pairs_table(ledger: Ledger, *, most: int = 100) -> pl.DataFrame:
     """Pairs last found, newest first, for a person: takes' ids beside the evidence."""
     query = f"""
@@ -180,11 +193,18 @@ def _page(ledger: Ledger, *, after: str, is_new: bool) -> dict[str, Codes]:
         "rules": DUPLICATES_VERSION,
         "after": after,
         "is_new": is_new,
-        "most": PORTION_TAKES,
     }
+    page: dict[str, Codes] = {}
+    words = 0
     with ledger.begin() as connection:
-        rows = connection.execute(sa.text(_PAGE), values).all()
-    return {sha256: np.frombuffer(stored, "<u8").astype(np.uint64) for sha256, stored in rows}
+        rows = connection.execution_options(yield_per=1000).execute(sa.text(_PAGE), values)
+        for sha256, stored in rows:
+            page[sha256] = np.frombuffer(stored, "<u8").astype(np.uint64)
+            words += len(page[sha256])
+            if words >= PORTION_WORDS:
+                rows.close()
+                break
+    return page
 
 
 def _vectors(ledger: Ledger, pairs: Sequence[DuplicatePair], model: str) -> dict[str, np.ndarray]:
