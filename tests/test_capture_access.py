@@ -10,6 +10,7 @@ import time
 import httpx2
 import pytest
 
+from keeptake.capture import limits
 from keeptake.capture.access import Keys, Principal
 from keeptake.capture.app import PREFIX
 from keeptake.capture.limits import CallLimits, SharedCounters
@@ -202,22 +203,28 @@ def test_control_counters_of_their_own_let_each_process_have_the_whole_limit(tmp
     shared = [CallLimits(tmp_path / "one", {"read": "10/minute"}) for _ in range(2)]
     apart = [CallLimits(tmp_path / f"of-{index}", {"read": "10/minute"}) for index in range(2)]
     passed = {
-        name: sum(limits[call % 2].count("read", "key").is_allowed for call in range(30))
-        for name, limits in (("shared", shared), ("apart", apart))
+        name: sum(each[call % 2].count("read", "key").is_allowed for call in range(30))
+        for name, each in (("shared", shared), ("apart", apart))
     }
-    for limits in (*shared, *apart):
-        limits.close()
+    for counted in (*shared, *apart):
+        counted.close()
     assert passed == {"shared": 10, "apart": 20}
 
 
-def test_more_keys_than_slots_still_count_right(tmp_path):
+def test_keys_whose_slots_collide_still_count_right(tmp_path, monkeypatch):
+    monkeypatch.setattr(limits, "SLOTS", 128)
     counters = SharedCounters(tmp_path / "counters")
     for round_number in (1, 2):
-        assert {counters.incr(f"key-{index}", 60) for index in range(2000)} == {round_number}
-    counters.clear("key-7")
-    assert (counters.get("key-7"), counters.get("key-8")) == (0, 2)
-    counters.reset()
-    assert counters.get("key-8") == 0
+        assert {counters.count(f"key-{index}", 60)[0] for index in range(100)} == {round_number}
+    counters.close()
+
+
+def test_where_every_slot_is_taken_the_window_that_ends_first_gives_way(tmp_path, monkeypatch):
+    monkeypatch.setattr(limits, "SLOTS", 4)
+    counters = SharedCounters(tmp_path / "counters")
+    for name, window_s in (("a", 60), ("b", 10), ("c", 60), ("d", 60), ("e", 60)):
+        assert counters.count(name, window_s)[0] == 1
+    assert {name: counters.count(name, 60)[0] for name in "acde"} == dict.fromkeys("acde", 2)
     counters.close()
 
 

@@ -1,8 +1,9 @@
-"""How often may a key call? Fixed windows of the `limits` package, counted in a file that all worker processes share.
+"""How often may a key call? So often a window, counted in a file that all worker processes share.
 
 The counters stand in one memory-mapped file under a `flock`: an increment costs microseconds, where a row in the ledger would
 cost every request a round trip, and the kernel frees the lock of a killed worker. They hold for the workers of one machine;
-behind a load balancer each machine counts for itself. Belongs here: counting calls. Does not: how many exports run at once (the
+behind a load balancer each machine counts for itself. The `limits` package reads `600/minute`; its strategies would ask a storage
+three times a call, each under the lock. Belongs here: counting calls. Does not: how many exports run at once (the
 export's own transaction holds that, `ledger/exports.py`).
 """
 
@@ -19,7 +20,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from limits import RateLimitItem, parse
-from limits.storage import Storage
 
 from keeptake.errors import ConfigurationError
 
@@ -28,8 +28,8 @@ SLOTS = 1 << 15
 PROBES = 64  # slots tried for a key; where all are taken by running windows the one that ends first gives way
 
 
-class SharedCounters(Storage):
-    """Storage of the `limits` package in a memory-mapped file.
+class SharedCounters:
+    """Fixed windows of calls, in a memory-mapped file.
 
     Parameters
     ----------
@@ -37,20 +37,12 @@ class SharedCounters(Storage):
         The file; made where it is missing, shared by whoever opens it.
     """
 
-    STORAGE_SCHEME = None
-
     def __init__(self, path: Path) -> None:
-        super().__init__()
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         if os.fstat(self._file).st_size != SLOTS * _SLOT.size:
             os.ftruncate(self._file, SLOTS * _SLOT.size)
         self._slots = mmap.mmap(self._file, SLOTS * _SLOT.size)
-
-    @property
-    def base_exceptions(self) -> type[Exception]:
-        """Failures of this storage."""
-        return OSError
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -78,49 +70,15 @@ class SharedCounters(Storage):
             raise AssertionError("no slot was tried")
         return free[1], name, 0.0, 0
 
-    def count(self, key: str, expiry: int, amount: int = 1) -> tuple[int, float]:
-        """Count a call; the first one opens the window. Calls in it so far, and its end in Unix seconds.
-
-        What a fixed-window strategy of the package asks in three calls, in one: each would take the lock.
-        """
+    def count(self, key: str, window_s: int) -> tuple[int, float]:
+        """Count a call; the first one opens the window. Calls in it so far, and its end in Unix seconds."""
         now = time.time()
         with self._locked():
             offset, name, ends, count = self._find(key, now)
-            count += amount
-            ends = ends or now + expiry
+            count += 1
+            ends = ends or now + window_s
             _SLOT.pack_into(self._slots, offset, name, ends, count)
         return count, ends
-
-    def incr(self, key: str, expiry: int, amount: int = 1) -> int:
-        """Count a call; the first one opens the window."""
-        return self.count(key, expiry, amount)[0]
-
-    def get(self, key: str) -> int:
-        """Calls in the running window."""
-        with self._locked():
-            return self._find(key, time.time())[3]
-
-    def get_expiry(self, key: str) -> float:
-        """End of the running window, in Unix seconds."""
-        now = time.time()
-        with self._locked():
-            return self._find(key, now)[2] or now
-
-    def check(self) -> bool:
-        """Whether the file can be used."""
-        return not self._slots.closed
-
-    def reset(self) -> int | None:
-        """Forget every window."""
-        with self._locked():
-            self._slots[:] = bytes(len(self._slots))
-        return None
-
-    def clear(self, key: str) -> None:
-        """Forget a key's window."""
-        with self._locked():
-            offset, name, _, _ = self._find(key, time.time())
-            _SLOT.pack_into(self._slots, offset, name, 1.0, 0)  # not 0: that would end the chain of slots behind it
 
     def close(self) -> None:
         """Let go of the file."""
