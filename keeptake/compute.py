@@ -13,19 +13,15 @@ because its workers share one pipe behind a lock that a killed worker may hold. 
 """
 
 import contextlib
-import faulthandler
 import fcntl
 import math
 import multiprocessing
 import os
 import pickle
-import resource
 import signal
 import sys
 import tempfile
-import threading
 import time
-import traceback
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
@@ -33,7 +29,8 @@ from multiprocessing.connection import Connection, wait
 from types import ModuleType, TracebackType
 from typing import Any, Generic, Literal, TypeVar
 
-from keeptake.errors import BusyError, KeeptakeError, UnavailableError
+from keeptake.compute_worker import Limits, work
+from keeptake.errors import BusyError, UnavailableError
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -43,7 +40,6 @@ MAX_FAILED_STARTS = 3  # starts in a row that may fail before the machine, not t
 START_TIMEOUT_S = 120.0
 WALL_PER_CPU = 5.0  # wall time that an item may take: other work on the machine, and a slow store, are no fault of it
 LAST_WORDS_BYTES = 4096
-ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
 FailureReason = Literal["raised", "timeout", "out-of-memory", "crashed"]
 
@@ -74,13 +70,6 @@ class Failed:
     error: Exception | None = None
 
 
-@dataclass(frozen=True)
-class _Limits:
-    timeout_s: float
-    cpu_s: float
-    memory_mb: int
-
-
 @dataclass
 class _Task:
     """An item on its way, with how many workers it has taken down so far."""
@@ -101,7 +90,7 @@ class _Worker:
         fcntl.fcntl(self._said, fcntl.F_SETFL, fcntl.fcntl(self._said, fcntl.F_GETFL) | os.O_APPEND)
         stderr = Connection(os.dup(self._said.fileno()), readable=False)  # what multiprocessing can hand to a process
         self.process = context.Process(
-            target=_work, args=(theirs, stderr, pickle.dumps(initializer), sys.path, dict(os.environ)), daemon=True
+            target=work, args=(theirs, stderr, pickle.dumps(initializer), sys.path, dict(os.environ)), daemon=True
         )
         try:
             with _no_main_module():
@@ -130,7 +119,7 @@ class _Worker:
         self.kill()
         raise UnavailableError(f"a worker process cannot start: {detail}. No item was tried; mend this and repeat.")
 
-    def give(self, task: _Task, limits: _Limits) -> None:
+    def give(self, task: _Task, limits: Limits) -> None:
         self.task = task
         self.deadline_s = time.monotonic() + limits.timeout_s
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it died idle: noticed when its answer is awaited
@@ -173,7 +162,7 @@ class Pool:
     ::
 
         with Pool(2) as pool:
-            for path, outcome in pool.map(measure, paths, timeout_s=60, memory_mb=2048):
+            for path, outcome in pool.map(measure, paths, cpu_s=60, memory_mb=2048):
                 match outcome:
                     case Ok(value): ...
                     case Failed(reason, detail): ...
@@ -211,7 +200,7 @@ class Pool:
             worker.kill()
 
     def map(
-        self, function: Callable[[T], R], items: Iterable[T], *, timeout_s: float, memory_mb: int, cpu_s: float | None = None
+        self, function: Callable[[T], R], items: Iterable[T], *, cpu_s: float, memory_mb: int, timeout_s: float | None = None
     ) -> Generator[tuple[T, Ok[R] | Failed], None, None]:
         """Apply a function to every item and yield each with its outcome, as they finish.
 
@@ -223,12 +212,12 @@ class Pool:
             Importable by name; its argument and result must pickle.
         items : iterable
             What to work on.
-        timeout_s : float, > 0
-            Seconds of wall time that an item may take.
+        cpu_s : float, > 0
+            Seconds of CPU that an item may take, rounded up to whole seconds.
         memory_mb : int, > 0
             Megabytes that an item may add to what the worker had before it.
-        cpu_s : float, optional
-            Seconds of CPU that an item may take (rounded up to whole seconds); by default as many as `timeout_s`.
+        timeout_s : float, optional
+            Seconds of wall time that an item may take; by default `WALL_PER_CPU` times `cpu_s`.
 
         Yields
         ------
@@ -244,7 +233,7 @@ class Pool:
         """
         if self._is_mapping:
             raise BusyError("this pool is already mapping: finish or close that generator first")
-        limits = _Limits(timeout_s, timeout_s if cpu_s is None else cpu_s, memory_mb)
+        limits = Limits(WALL_PER_CPU * cpu_s if timeout_s is None else timeout_s, cpu_s, memory_mb)
         self._is_mapping = True
         try:
             for dead in [worker for worker in self._workers if not worker.process.is_alive()]:  # of a `map` that could not go on
@@ -260,7 +249,7 @@ class Pool:
                 self._replace(worker)
 
     def _run(
-        self, tasks: Iterator[_Task | tuple[Any, Failed]], limits: _Limits, suspects: deque[_Task], workers: list[_Worker]
+        self, tasks: Iterator[_Task | tuple[Any, Failed]], limits: Limits, suspects: deque[_Task], workers: list[_Worker]
     ) -> Iterator[tuple[Any, Ok[Any] | Failed]]:
         idle = list(workers)
         busy: list[_Worker] = []
@@ -312,7 +301,7 @@ class Pool:
         return self._workers[at]
 
 
-def _tasks(function: Callable[[Any], Any], items: Iterable[Any], limits: _Limits) -> Iterator[_Task | tuple[Any, Failed]]:
+def _tasks(function: Callable[[Any], Any], items: Iterable[Any], limits: Limits) -> Iterator[_Task | tuple[Any, Failed]]:
     for item in items:
         try:
             payload = pickle.dumps((function, item, limits))
@@ -333,7 +322,7 @@ def _first_to_answer(busy: list[_Worker]) -> list[_Worker]:
     return [worker for worker in busy if worker.pipe in ready or worker.deadline_s <= now_s]
 
 
-def _answer(worker: _Worker, limits: _Limits) -> Ok[Any] | Failed | None:
+def _answer(worker: _Worker, limits: Limits) -> Ok[Any] | Failed | None:
     """Outcome of a worker's task; None where the worker died of it."""
     if not worker.pipe.poll():
         worker.process.kill()
@@ -362,81 +351,3 @@ def _no_main_module() -> Iterator[None]:
         yield
     finally:
         sys.modules["__main__"] = main
-
-
-def _work(pipe: Connection, stderr: Connection, initializer: bytes, path: list[str], environment: dict[str, str]) -> None:
-    """Life of a worker: get ready, then answer one item after the other until the pipe closes."""
-    os.dup2(stderr.fileno(), 2)
-    stderr.close()
-    faulthandler.enable(2)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle: it ends us
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    os.environ.clear()  # what the fork server has is as old as its start
-    os.environ.update(environment, **dict.fromkeys(ONE_THREAD, "1"))
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    sys.path[:] = path
-    try:
-        prepare = pickle.loads(initializer)  # noqa: S301  (written by our own parent)
-        if prepare is not None:
-            prepare()
-    except KeeptakeError as refusal:  # says what to do, which a stack would bury
-        pipe.send(("broken", str(refusal)))
-        return
-    except BaseException:
-        pipe.send(("broken", traceback.format_exc(limit=5)))
-        return
-    pipe.send(("ready", ""))
-    while True:
-        try:
-            payload = pipe.recv_bytes()
-        except (EOFError, OSError):
-            return
-        pipe.send_bytes(_result(payload))
-
-
-def _result(payload: bytes) -> bytes:
-    try:
-        function, item, limits = pickle.loads(payload)  # noqa: S301  (written by our own parent)
-        with _limited(limits):
-            return pickle.dumps(("ok", function(item), None))
-    except MemoryError:
-        return pickle.dumps(("out-of-memory", "it asked for more memory than it may take", None))
-    except Exception as error:
-        detail = traceback.format_exc(limit=8)
-        try:
-            pickle.loads(pickle.dumps(error))  # noqa: S301  (our own: an error that does not survive the trip must not break it)
-            return pickle.dumps(("raised", detail, error))
-        except Exception:
-            return pickle.dumps(("raised", detail, None))
-
-
-@contextlib.contextmanager
-def _limited(limits: _Limits) -> Iterator[None]:
-    """Hold this process to the limits of one item; only soft limits move, so that they can be lifted again."""
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    cpu_end_s = math.ceil(used.ru_utime + used.ru_stime + limits.cpu_s)
-    # RLIMIT_DATA, not RLIMIT_AS: mapped libraries and model files are not what an item asks for.
-    data_end = _data_bytes() + limits.memory_mb * 2**20
-    hard = {kind: resource.getrlimit(kind)[1] for kind in (resource.RLIMIT_CPU, resource.RLIMIT_DATA)}
-    for kind, soft in ((resource.RLIMIT_CPU, cpu_end_s), (resource.RLIMIT_DATA, data_end)):
-        ceiling = hard[kind]
-        resource.setrlimit(kind, (soft if ceiling == resource.RLIM_INFINITY else min(soft, ceiling), ceiling))
-    try:
-        yield
-    finally:
-        for kind, ceiling in hard.items():
-            resource.setrlimit(kind, (ceiling, ceiling))
-
-
-def _data_bytes() -> int:
-    """Private writable memory of this process, as RLIMIT_DATA counts it."""
-    with open("/proc/self/statm", "rb") as file:  # noqa: PTH123  (runs around every item)
-        return int(file.read().split()[5]) * resource.getpagesize()
-
-
-def _end_with_parent() -> None:
-    """Leave when the parent is gone: a busy worker would otherwise outlive a killed run."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os._exit(1)

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from keeptake.compute import WALL_PER_CPU, Failed, Ok, Pool
+from keeptake.compute import Failed, Ok, Pool
 from keeptake.errors import AudioReason, KeeptakeError
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def analyze_files(
     models : Path or None
         Folder of the model store; None hears without networks, and `vocals` and `style` are null.
     cpu_s : float, > 0
-        CPU seconds that one file may take; of wall time it may take `WALL_PER_CPU` times as much.
+        CPU seconds that one file may take; of wall time it may take five times as much.
     memory_mb : int, > 0
         Megabytes that one file may take.
     workers : int, >= 0
@@ -79,8 +79,8 @@ def analyze_files(
     ]
     waiting: dict[int, Line] = {}
     following = 0
-    with Pool(min(workers or _cores(), len(files)), initializer=partial(prepare_worker, models)) as pool:
-        for ask, outcome in pool.map(line_of, asked, timeout_s=WALL_PER_CPU * cpu_s, cpu_s=cpu_s, memory_mb=memory_mb):
+    with Pool(workers, initializer=partial(prepare_worker, models)).at_most(len(files)) as pool:
+        for ask, outcome in pool.map(line_of, asked, cpu_s=cpu_s, memory_mb=memory_mb):
             waiting[ask.number] = outcome.value if isinstance(outcome, Ok) else _lost(ask, outcome)
             while following in waiting:
                 yield waiting.pop(following)
@@ -122,7 +122,3 @@ def _lost(asked: FileAsked, failed: Failed) -> Line:
 def _picture_name(path: Path, names: Mapping[str, int]) -> str:
     """File name of a picture: the file's own, with its folders where another file has the same."""
     return f"{path.name if names[path.name] == 1 else '_'.join(part for part in path.parts if part != os.sep)}.png"
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0))

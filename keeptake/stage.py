@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import TypeVar
 
-from keeptake.compute import WALL_PER_CPU, Failed, Ok, Pool
+from keeptake.compute import Failed, Ok, Pool
 from keeptake.errors import ConfigurationError, ModelMissingError, UnavailableError
 
 Item = TypeVar("Item")
@@ -33,7 +33,7 @@ class Limits:
 
     budget_s: float  # wall time after which no new item is begun
     chunk_rows: int  # results that are committed together
-    item_cpu_s: float  # CPU time; of wall time an item may take `WALL_PER_CPU` times as much
+    item_cpu_s: float  # CPU time; of wall time an item may take `compute.WALL_PER_CPU` times as much
     item_memory_mb: int
 
 
@@ -78,7 +78,10 @@ def work_through(
     """
     if not items:
         return StageReport()  # without starting any process
+    starting = f"{name}: workers start and load their models"
+    progress(starting, 0, 1)
     with pool.at_most(len(items)):
+        progress(starting, 1, 1)
         return _work(name, pool, function, items, save, fail, limits, progress)
 
 
@@ -116,7 +119,6 @@ def _work(
     outcomes = pool.map(
         function,
         until_time_is_up(),
-        timeout_s=WALL_PER_CPU * limits.item_cpu_s,
         cpu_s=limits.item_cpu_s,
         memory_mb=limits.item_memory_mb,
     )

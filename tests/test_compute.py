@@ -81,8 +81,8 @@ def pool(work: ModuleType) -> Iterator[Pool]:
         yield pool
 
 
-def run(pool: Pool, function, items, *, timeout_s=30.0, memory_mb=512, **limits) -> dict:
-    outcomes = list(pool.map(function, items, timeout_s=timeout_s, memory_mb=memory_mb, **limits))
+def run(pool: Pool, function, items, *, cpu_s=30.0, timeout_s=30.0, memory_mb=512) -> dict:
+    outcomes = list(pool.map(function, items, cpu_s=cpu_s, timeout_s=timeout_s, memory_mb=memory_mb))
     assert len(outcomes) == len({item for item, _ in outcomes})
     return dict(outcomes)
 
@@ -129,7 +129,7 @@ if sys.argv[1] == "control":
     work.complain(1)
 else:
     with Pool(1) as pool:
-        print([outcome.value for _, outcome in pool.map(work.complain, [1, 2], timeout_s=30, memory_mb=512)])
+        print([outcome.value for _, outcome in pool.map(work.complain, [1, 2], cpu_s=30, memory_mb=512)])
 """
 
 
@@ -198,7 +198,7 @@ def test_an_error_comes_back_whole(pool, work):
 def test_items_and_results_that_do_not_pickle_are_failures_of_their_own(pool, work):
     assert run(pool, work.unpicklable, [1])[1].reason == "raised"
     unsendable = lambda: None  # noqa: E731
-    outcomes = list(pool.map(work.square, [2, unsendable], timeout_s=5, memory_mb=100))
+    outcomes = list(pool.map(work.square, [2, unsendable], cpu_s=5, memory_mb=100))
     assert (2, Ok(4)) in outcomes and [o.reason for i, o in outcomes if i is unsendable] == ["raised"]
 
 
@@ -253,7 +253,7 @@ def test_what_we_refuse_on_purpose_when_a_worker_starts_is_told_without_a_stack(
 
 
 def test_leaving_early_ends_what_is_in_flight(pool, work):
-    generator = pool.map(work.sleep, [0, 300, 301], timeout_s=600, memory_mb=100)
+    generator = pool.map(work.sleep, [0, 300, 301], cpu_s=600, memory_mb=100)
     assert next(generator) == (0, Ok(0))
     started_s = time.monotonic()
     generator.close()
@@ -262,10 +262,10 @@ def test_leaving_early_ends_what_is_in_flight(pool, work):
 
 
 def test_two_maps_at_once_are_refused(pool, work):
-    generator = pool.map(work.square, [1, 2, 3], timeout_s=5, memory_mb=100)
+    generator = pool.map(work.square, [1, 2, 3], cpu_s=5, memory_mb=100)
     next(generator)
     with pytest.raises(BusyError):
-        next(pool.map(work.square, [1], timeout_s=5, memory_mb=100))
+        next(pool.map(work.square, [1], cpu_s=5, memory_mb=100))
     generator.close()
 
 
@@ -279,7 +279,7 @@ def test_busy_workers_end_with_a_killed_parent(work, tmp_path: Path):
         from keeptake.compute import Pool
         with Pool(2) as pool:
             print(*[child.pid for child in multiprocessing.active_children()], flush=True)
-            list(pool.map(work.sleep, [300, 301], timeout_s=600, memory_mb=100))
+            list(pool.map(work.sleep, [300, 301], cpu_s=600, memory_mb=100))
         """
     )
     folder = str(Path(work.__file__).parent)

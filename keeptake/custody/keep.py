@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from keeptake.audio_store import AudioStore
-from keeptake.compute import WALL_PER_CPU, Failed, Ok, Pool
+from keeptake.compute import Failed, Ok, Pool
 from keeptake.custody.fetch import Fetched, Request, fetch_all
 from keeptake.custody.policy import FetchPolicy
 from keeptake.custody.prove import Proof, differs, prepare_worker, prove
@@ -228,9 +228,7 @@ def _keep_batch(
 
 def _prove_all(paths: Iterable[Path], pool: Pool) -> dict[Path, Proof | AudioRefusedError]:
     proofs: dict[Path, Proof | AudioRefusedError] = {}
-    for path, outcome in pool.map(
-        prove, paths, timeout_s=WALL_PER_CPU * PROOF_CPU_S, cpu_s=PROOF_CPU_S, memory_mb=PROOF_MEMORY_MB
-    ):
+    for path, outcome in pool.map(prove, paths, cpu_s=PROOF_CPU_S, memory_mb=PROOF_MEMORY_MB):
         match outcome:
             case Ok(value):
                 proofs[path] = value
