@@ -22,6 +22,12 @@ def judged(params, prompt, **heard):
     return judge(pl.DataFrame([row], schema={**ASKED, **HEARD})).row(0, named=True)
 
 
+def test_what_a_parameter_says_settles_what_the_words_leave_open():
+    words = "first 80 bpm, then 120 bpm, instrumental with vocals"
+    assert asked({}, words)["conflicts"] == ["tempo", "vocals"]
+    assert asked({"bpm": 120, "instrumental": True}, words)["conflicts"] == []
+
+
 @pytest.mark.parametrize(
     ("wish_bpm", "heard_bpm", "verdict"),
     [
@@ -163,6 +169,7 @@ def test_mood(mood, heard, verdict):
 def test_text_and_sound_are_compared_where_an_embedder_knows_both():
     assert judged({}, "", text_audio_cosine=0.25)["adherence"] == pytest.approx(0.5)
     assert judged({}, "", text_audio_cosine=-0.4)["adherence"] == 0.0
+    assert judged({"bpm": 140}, "", text_audio_cosine=0.9, tempo_bpm=110.0)["adherence"] == pytest.approx(2 / 5)  # 1 at most
     assert judged({}, "")["text_audio_reason"] == "not-joint"
 
 

@@ -14,6 +14,8 @@ import sqlalchemy as sa
 
 from keeptake.audio.tonal import KEYS
 from keeptake.capture.app import PREFIX
+from keeptake.capture.problems import Problem
+from keeptake.capture.ranges import byte_range
 from keeptake.embedding import DEFAULT_MODEL
 from keeptake.errors import AudioReason
 from keeptake.ledger import similarity
@@ -36,6 +38,34 @@ def put(service, generation_id, audio, **headers):
 
 def digest(audio):
     return {"Content-Digest": f"sha-256=:{base64.b64encode(hashlib.sha256(audio).digest()).decode()}:"}
+
+
+@pytest.mark.parametrize(
+    ("header", "found"),
+    [
+        (None, (0, 9, False)),
+        ("bytes=-", (0, 9, False)),
+        ("bytes=0-1,3-4", (0, 9, False)),
+        ("bytes=0-0", (0, 0, True)),
+        ("bytes=9-9", (9, 9, True)),
+        ("bytes=5-10", (5, 9, True)),
+        (f"bytes=0-{'9' * 30}", (0, 9, True)),
+        ("bytes=-1", (9, 9, True)),
+        ("bytes=-11", (0, 9, True)),
+    ],
+)
+def test_a_range_ends_with_the_whole(header, found):
+    assert byte_range(header, 10) == found
+
+
+@pytest.mark.parametrize(
+    ("header", "size_bytes"),
+    [("bytes=10-", 10), ("bytes=5-4", 10), ("bytes=-0", 10), (f"bytes={'9' * 30}-", 10), ("bytes=0-", 0), ("bytes=-1", 0)],
+)
+def test_a_range_outside_the_whole_is_refused(header, size_bytes):
+    with pytest.raises(Problem) as refused:
+        byte_range(header, size_bytes)
+    assert (refused.value.status, refused.value.headers) == (416, {"Content-Range": f"bytes */{size_bytes}"})
 
 
 def test_audio_that_was_sent_is_kept_under_its_hash_and_played_in_parts(service, capture_service, wav):

@@ -52,6 +52,9 @@ def test_what_was_not_heard_denies_nothing():
         ("dark trap, 140 BPM", set(), "dark trap, 140 BPM"),
         ("140 beats, per minute", {"tempo"}, "140 beats, per minute"),  # asks for no tempo as it is read
         ("", {"tempo"}, ""),
+        ("dark trap, ", set(), "dark trap, "),
+        ("dark trap, instrumental with vocals, heavy 808s", {"vocals"}, "dark trap, heavy 808s"),  # it contradicts itself
+        ("90 bpm or 140 bpm, heavy 808s", {"tempo"}, "heavy 808s"),
     ],
 )
 def test_whole_clauses_go(prompt, denied, left):

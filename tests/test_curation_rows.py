@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from keeptake.curation.captions import clip_tempo_bpm, clip_vocal_share, heard_caption, trainer_text
-from keeptake.curation.leaks import find_leaks
+from keeptake.curation.leaks import PAIR, find_leaks
 from keeptake.curation.policy import Audio, Captions, read_policy
 from keeptake.curation.scrub import bare_url, pseudonym, scrub, scrub_values
 from keeptake.curation.segments import Clip, clips, section_starts_s
@@ -18,6 +18,10 @@ from keeptake.curation.versions import ROW, apply, content_hash, diff, row_hash
 def test_take_that_fits_is_one_clip():
     assert clips(29.9, Audio()) == [Clip(0.0, 29.9)]
     assert clips(0.5, Audio()) == []
+    for cut in ("none", "head", "segments"):
+        audio = Audio(cut=cut, min_clip_s=10.0, max_clip_s=20.0)
+        for duration_s in (10.0, 15.0, 20.0):
+            assert clips(duration_s, audio, sections_s=[12.0], downbeats_s=[11.0]) == [Clip(0.0, duration_s)]
 
 
 @pytest.mark.parametrize("duration_s", [29.91, 30.0, 31.4, 33.0, 39.9, 59.9, 61.3, 180.0, 299.0])
@@ -62,7 +66,7 @@ def test_policy_says_what_becomes_of_long_takes():
     assert len(clips(100.0, Audio(cut="segments"))) == 4
 
 
-def test_sections_are_read_in_either_shape():
+def test_sections_begin_in_order():
     assert section_starts_s({"sections": [{"start_s": 8.0, "end_s": 9.0}, {"start_s": 0, "end_s": 8.0}]}) == [0.0, 8.0]
     assert section_starts_s({}) == []
 
@@ -76,6 +80,8 @@ def test_sections_are_read_in_either_shape():
         ({"genre": "jazz", "instruments": ["a", "b", "c", "d"]}, "jazz with a, b and c"),
         ({"tempo_bpm": 139.6, "tempo_confidence": 0.9}, "140 BPM"),
         ({"tempo_bpm": 139.6, "tempo_confidence": 0.1}, ""),
+        ({"tempo_bpm": 139.6, "tempo_confidence": 0.3}, "140 BPM"),
+        ({"tempo_bpm": 139.6, "tempo_confidence": 0.29}, ""),
         ({"key": "A minor", "key_confidence": 0.8, "has_vocals": True}, "in A minor, with vocals"),
         ({"key": "A minor", "key_confidence": 0.1}, "in A minor"),
         ({"key": "A minor", "key_confidence": 0.09}, ""),
@@ -112,12 +118,15 @@ def test_a_clip_of_a_steady_take_has_the_tempo_of_the_take():
 def test_share_of_voice_is_that_of_the_clip():
     assert clip_vocal_share(Clip(10, 20), [[0, 12], [18, 40]]) == pytest.approx(0.4)
     assert clip_vocal_share(Clip(10, 20), []) == 0.0
+    assert clip_vocal_share(Clip(10, 20), [[0, 5], [12, 17], [25, 40]]) == pytest.approx(0.5)
 
 
 def test_policy_says_which_text_a_trainer_reads():
     texts = [trainer_text("dark beat", "trap, 140 BPM", Captions(trainer_reads=reads)) for reads in ("prompt", "heard", "both")]
     assert texts == ["dark beat", "trap, 140 BPM", "dark beat. trap, 140 BPM"]
     assert trainer_text("dark beat", "", Captions(trainer_reads="heard")) == "dark beat"
+    assert trainer_text("dark beat", "", Captions(trainer_reads="both")) == "dark beat"
+    assert trainer_text("", "", Captions(trainer_reads="both")) == "music"
 
 
 @pytest.mark.parametrize(
@@ -233,6 +242,14 @@ def told(kind: str | None, *, hold_out_users: bool = True) -> pl.DataFrame:
 @pytest.mark.parametrize("kind", LEAKY)
 def test_planted_copies_of_every_kind_are_found(kind):
     assert told(kind).rows() == [(kind, "a", "b", "test and train")]
+
+
+def test_a_leak_among_many_rows_is_told_by_the_first_of_each_split_whatever_their_order():
+    columns = {"id": ["b", "a", "c"], "split": ["train", "train", "test"], "audio_sha256": ["same"] * 3}
+    rows = pl.DataFrame(columns | {"generation_id": ["g1", "g2", "g3"], "user": ["u"] * 3})
+    nothing, keys = pl.DataFrame(schema=PAIR), pl.DataFrame(schema={"generation_id": pl.String, "prompt_key": pl.String})
+    for found in (find_leaks(each, nothing, excerpts=nothing, prompt_keys=keys) for each in (rows, rows.reverse())):
+        assert found.rows() == [("exact", "a", "c", "test and train")]
 
 
 def test_no_leak_is_found_where_there_is_none():

@@ -100,6 +100,17 @@ def test_each_rule_names_itself(fields, reason):
     assert found.left_out["detail"].is_not_null().all()
 
 
+def test_consent_that_nobody_gave_counts_as_the_policy_says():
+    takes = frame(take(1), take(2, has_consent=True), take(3, has_consent=False))
+    assert reasons(choose(takes, policy())) == {3: "no-consent"}
+    assert reasons(choose(takes, policy(select=OPEN | {"consent": "given"}))) == {1: "no-consent", 3: "no-consent"}
+
+
+def test_a_blocked_provider_never_passes():
+    takes = frame(take(1), take(2, provider="Udio"))
+    assert reasons(choose(takes, policy(select=OPEN | {"blocked_providers": ["udio"]}))) == {2: "provider"}
+
+
 def test_first_failing_rule_is_the_reason():
     found = choose(frame(take(1, score=0.1, has_clipping=True, is_erased=True)), policy(select={"min_score": 0.7}))
     assert reasons(found) == {1: "erased"}
@@ -170,6 +181,14 @@ def test_a_take_that_does_not_pass_drives_none_out():
     assert splits(chosen) == {1: "test", 2: "train"}
 
 
+def test_a_new_take_comes_before_an_earlier_one_that_does_not_pass():
+    several = frame(take(1), take(2), take(3, score=0.0), take(4))
+    before = published(several, {1: "test", 2: "train"})
+    parts = pairs((1, 3), (3, 4), (2, 4))
+    chosen = choose(several, policy(select=OPEN | {"min_score": 0.5}), excerpts=parts, previous=before)
+    assert splits(chosen) == {1: "test", 2: "train", 4: "train"}
+
+
 def test_users_hold_together_only_where_the_policy_says_so():
     takes = frame(take(1, user_id="u"), take(2, user_id="u"))
     assert choose(takes, policy()).kept["group_id"].n_unique() == 2
@@ -180,6 +199,26 @@ def test_held_out_provider_goes_to_test_with_its_whole_group():
     takes = frame(*(take(n) for n in range(40)), take(40, provider="udio", prompt_key="prompt 7"))
     found = splits(choose(takes, policy(splits={"test_providers": ["udio"], "test": 0.0, "valid": 0.0})))
     assert {n for n, split in found.items() if split == "test"} == {7, 40}
+
+
+def test_a_take_of_a_held_out_provider_that_does_not_pass_pulls_nothing_into_test():
+    takes = frame(take(1), take(2, provider="udio", prompt_key="prompt 1", score=0.0))
+    held_out = {"test_providers": ["udio"], "test": 0.0, "valid": 0.0}
+    assert splits(choose(takes, policy(select=OPEN | {"min_score": 0.5}, splits=held_out))) == {1: "train"}
+    assert splits(choose(takes, policy(splits=held_out))) == {1: "test", 2: "test"}  # control: it passes
+
+
+def test_what_was_published_stays_where_it_was_though_its_provider_is_held_out_since():
+    takes = frame(take(1, provider="udio"), take(2, provider="udio"))
+    rules = policy(splits={"test_providers": ["udio"], "test": 0.0, "valid": 0.0})
+    assert splits(choose(takes, rules, previous=published(takes, {1: "train"}))) == {1: "train", 2: "test"}
+
+
+def test_a_take_that_was_published_in_two_splits_counts_for_test():
+    takes = frame(take(1))
+    for order in (("train", "test"), ("test", "train")):
+        history = pl.concat([published(takes, {1: split}) for split in order])
+        assert splits(choose(takes, policy(), previous=history)) == {1: "test"}
 
 
 def test_a_provider_is_one_however_it_is_spelled():
@@ -275,6 +314,14 @@ def test_new_take_that_would_join_two_splits_is_left_out():
     assert splits(found) == {1: "train", 2: "test"}
 
 
+def test_takes_that_were_told_apart_join_no_other_group():
+    takes = frame(take(1), take(2), take(3, prompt_key="prompt 1"), take(4))
+    history = published(takes, {1: "test", 2: "train", 4: "valid"})
+    found = choose(takes, policy(), pairs=pairs((2, 3)), previous=history)
+    assert splits(found) == {1: "test", 2: "train", 4: "valid"}
+    assert found.kept["group_id"].to_list() == [file_id(f"gen_{n}") for n in (1, 2, 4)]
+
+
 def test_published_train_row_leaves_where_new_evidence_links_it_to_test():
     takes = frame(take(1), take(2), take(3, prompt_key="prompt 1"))
     history = published(takes, {1: "train", 2: "test", 3: "train"})
@@ -290,6 +337,13 @@ def test_take_that_stood_in_test_once_returns_to_test_and_its_kin_never_enter_tr
     rules = policy(select={"min_score": 0.5})
     assert splits(choose(gone, rules, previous=history)) == {2: "test"}
     assert splits(choose(takes, rules, previous=history)) == {1: "test", 2: "test"}
+
+
+def test_a_new_take_that_would_join_train_and_what_stood_in_test_once_is_left_out():
+    takes = frame(take(1, score=0.0), take(2), take(3))
+    history = published(takes, {1: "test", 2: "train"})
+    found = choose(takes, policy(select=OPEN | {"min_score": 0.5}), pairs=pairs((1, 3), (2, 3)), previous=history)
+    assert reasons(found) == {1: "low-score", 3: "bridges-splits"} and splits(found) == {2: "train"}
 
 
 def medley(count: int) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -390,6 +444,10 @@ def test_too_few_genres_for_the_cap_fill_the_dataset_all_the_same(genres):
     takes = frame(*(take(n, genre=genres[n % len(genres)]) for n in range(400)))
     found = by_genre(choose(takes, policy(balance={"genre_cap": 0.25, "max_takes": 100})))
     assert found == dict.fromkeys(genres, 100 // len(genres))
+
+
+def test_pairs_of_audio_that_no_take_has_are_nothing_to_group_by():
+    assert reasons(choose(frame(take(1, audio_sha256=None)), policy(), pairs=pairs((1, 2)))) == {1: "not-decoded"}
 
 
 def test_nothing_to_choose_from_is_an_empty_selection():

@@ -199,6 +199,18 @@ def test_a_name_that_changes_its_mind_is_asked_once(names, monkeypatch):
         secret.close()
 
 
+def test_a_hosts_next_address_is_tried_where_the_first_does_not_answer(names):
+    host = Canary("127.0.0.1")
+    names["two.test"] = [["127.0.0.2", "127.0.0.1"]]
+    policy = FetchPolicy(tries=1, allow_http_hosts=frozenset({"two.test"}))
+    try:
+        ((fetched,),) = fetch_all([Request(0, f"http://two.test:{host.port}/a", "suno", None)], policy)
+    finally:
+        host.close()
+    with fetched.spool as spool:
+        assert (fetched.refusal, spool.size_bytes) == (None, len("secret"))
+
+
 @pytest.mark.parametrize("ip", ["1.1.1.1", "8.8.8.8", "2606:4700::1111", "::ffff:1.1.1.1"])
 def test_public_addresses(ip):
     assert is_public(ip)
@@ -229,6 +241,32 @@ def test_a_url_goes_to_the_wire_as_it_was_checked():
     assert read_url("https://[2606:4700::1111]/a", provider="p", policy=FetchPolicy()).host_header == "[2606:4700::1111]"
 
 
+def test_a_scheme_has_its_own_port():
+    trusting = FetchPolicy(allow_http_hosts=frozenset({"minio"}))
+    for url, port in (("https://cdn.example/a.mp3", 443), ("http://minio/a.mp3", 80)):
+        place = read_url(url, provider="p", policy=trusting)
+        assert (place.port, place.host_header) == (port, place.host)
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("https://user:secret@cdn.example/a.mp3", "blocked-address: the URL carries credentials"),
+        ("https://user@cdn.example/a.mp3", "blocked-address: the URL carries credentials"),
+        ("https://:@cdn.example/a.mp3", "blocked-address: the URL carries credentials"),
+        ("http://cdn.example/a.mp3", "blocked-scheme: plain http"),
+        (f"https://cdn.example/{'a' * 8192}", "blocked-address: the URL is overlong"),
+        ("https://cdn.example/a b.mp3", "blocked-address: the URL is overlong or has characters"),
+        ("https://cdn.example\\@other.example/", "blocked-address: the URL is overlong or has characters"),
+        ("https://cdn.example/a\0.mp3", "blocked-address: the URL is overlong or has characters"),
+    ],
+)
+def test_a_public_host_excuses_nothing(url, why):
+    """The hostile addresses above lead to private hosts, which alone would keep us from them."""
+    with pytest.raises(AudioRefusedError, match=f"^{why}"):
+        read_url(url, provider="suno", policy=FetchPolicy())
+
+
 def test_a_providers_hosts_are_kept_to():
     policy = FetchPolicy(provider_hosts={"suno": frozenset({"cdn1.suno.ai", ".suno.com"})})
     for host in ("cdn1.suno.ai", "CDN1.SUNO.AI", "a.suno.com", "cdn1.suno.ai."):
@@ -242,7 +280,7 @@ def test_a_providers_hosts_are_kept_to():
 def test_policy_from_settings():
     settings = Settings(
         _env_file=None, fetch_timeout_s=5, fetch_allow_http_hosts="LocalHost:9000, minio", fetch_allow_file_roots="/srv/takes",
-        fetch_provider_hosts="Suno=ready, udio=storage.udio.com|.udio.net",
+        fetch_provider_hosts="Suno = ready, udio=storage.udio.com | .udio.net",
     )  # fmt: skip
     policy = FetchPolicy.from_settings(settings)
     assert policy.timeout_s == policy.connect_timeout_s == 5

@@ -28,7 +28,7 @@ from keeptake.ledger.audio import (
     save_outcomes,
 )
 from keeptake.ledger.connection import Ledger
-from keeptake.ledger.status import days_with_failures
+from keeptake.ledger.status import days_with_failures, pending_by_day
 from keeptake.settings import Settings
 
 DAY = "2026-01-02"
@@ -189,10 +189,17 @@ def test_a_passing_failure_waits_and_is_given_up_in_the_end(ledger, store):
             assert row.audio_status == "retrying" and row.status == "captured"
             wait = row.audio_next_attempt_at - row.audio_last_attempt_at
             assert wait == next_delay(attempt, None)
-            assert count_due(ledger, DAY) == 0, "it is not due yet"
+            assert count_due(ledger, DAY) == 0 and pending_by_day(ledger) == {}, "it is not due yet"
             with ledger.begin() as connection:
                 connection.execute(sa.text("UPDATE generations SET audio_next_attempt_at = now()"))
+            assert pending_by_day(ledger) == {DAY: 1}
     assert row.audio_status == "quarantined" and row.audio_next_attempt_at is None and count_due(ledger, DAY) == 0
+
+
+def test_a_row_rests_as_long_as_the_server_asks_and_a_day_at_most():
+    assert next_delay(1, 3600.0) == timedelta(hours=1)
+    assert next_delay(3, 60.0) == timedelta(minutes=40)
+    assert next_delay(1, 1e9) == next_delay(MAX_ATTEMPTS - 1, None) == timedelta(days=1)
 
 
 def test_an_erased_generation_stays_erased(ledger, store, tone):

@@ -18,6 +18,7 @@ from keeptake.custody.decode import BLOCK_S, decode, open_audio
 from keeptake.custody.keep import receive
 from keeptake.custody.probe import media_type_of
 from keeptake.custody.prove import Proof, prepare_worker, prove
+from keeptake.custody.spool import Spool
 from keeptake.errors import AudioReason, AudioRefusedError
 
 RATE_HZ = 22_050
@@ -274,15 +275,21 @@ def test_an_upload_is_proved_and_kept(corruption, pool, tmp_path):
     from keeptake.audio_store import AudioStore
 
     store = AudioStore((tmp_path / "audio").as_uri())
+
+    def received(data):
+        with Spool(store.spool_folder) as spool:
+            spool.write(data)
+            return receive(spool, store, pool)
+
     data = corruption.encode(corruption.music(1.0, 1), "flac")
-    kept = receive(data, store, pool)
+    kept = received(data)
     assert kept.is_new and kept.file.codec == "pcm_16" and store.read(kept.file.sha256) == data
-    assert not receive(data, store, pool).is_new
+    assert not received(data).is_new
     with pytest.raises(AudioRefusedError) as refused:
-        receive(b"<html>", store, pool)
+        received(b"<html>")
     assert refused.value.reason == AudioReason.NOT_AUDIO
     with pytest.raises(AudioRefusedError):
-        receive(b"", store, pool)
+        received(b"")
     assert len(list((tmp_path / "audio").rglob("*"))) == 3
 
 

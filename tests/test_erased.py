@@ -1,7 +1,10 @@
 """Erased takes are no work for any stage and are shown to nobody; audio that a living take shares with one still is."""
 
+import csv
+import json
 from hashlib import sha256
 
+import polars
 import pytest
 import sqlalchemy as sa
 
@@ -123,6 +126,27 @@ def test_erased_takes_are_not_shown(takes):
     hear(takes)
     assert arrivals_of_day(takes, DAY)["generation_id"].to_list() == ["living"]
     assert features_of_day(takes, DAY)["generation_id"].to_list() == ["living"]
+
+
+def test_the_service_shows_nothing_of_an_erased_take_and_takes_nothing_for_it(service, capture_service):
+    for name in ("erased", "living"):
+        assert service.post(capture_service.take(name)).status_code == 200
+    change(service.ledger, "UPDATE generations SET erased_at = now() WHERE generation_id = 'erased'")
+
+    assert [item["generationId"] for item in service.get("").json()["items"]] == ["living"]
+    assert service.get("/statistics/overview").json()["statistics"]["totalGenerations"] == 1
+    assert [json.loads(line)["metadata"]["generation_id"] for line in service.get("/export/jsonl").iter_lines()] == ["living"]
+    assert [row["generationId"] for row in csv.DictReader(service.get("/export/csv").iter_lines())] == ["living"]
+    assert polars.read_parquet(service.get("/export/parquet").content)["generation_id"].to_list() == ["living"]
+
+    told = {}
+    for name in ("erased", "living"):
+        audio_url = f"{service.url}/{name}/audio"
+        answers = (service.get(f"/{name}"), service.client.get(audio_url), service.client.put(audio_url, content=b"no sound"))
+        told[name] = [answer.json().get("code") for answer in (*answers, service.feedback(name, {"rating": 5}))]
+    assert told == {"erased": ["generation-unknown"] * 4, "living": [None, "audio-missing", "not-audio", None]}
+    revisions = service.query("SELECT generation_id, feedback_revision FROM generations ORDER BY 1")
+    assert revisions == [("erased", 0), ("living", 1)]
 
 
 def test_a_source_that_repeats_itself_says_nothing_of_an_erased_take(ledger):

@@ -198,6 +198,28 @@ def test_pairs_of_older_rules_go_when_both_were_compared_again(ledger):
     assert found_pairs(ledger) == {}
 
 
+def test_a_pair_of_older_rules_stays_until_both_its_files_were_compared(ledger):
+    fill(ledger, {number: take(number) for number in (1, 2, 3, 4)})
+    old = {"version": "old", "evidence": {"relation": "duplicate"}}
+    rows = [{"first_sha256": name(first), "second_sha256": name(first + 1), **old} for first in (1, 3)]
+    with ledger.begin() as connection:
+        upsert(connection, duplicate_pairs, rows, conflict=("first_sha256", "second_sha256", "version"))
+
+    duplicates._store(ledger, [name(1), name(4)], [])
+    assert set(found_pairs(ledger)) == {(1, 2), (3, 4)}
+    duplicates._store(ledger, [name(2)], [])
+    assert set(found_pairs(ledger)) == {(3, 4)}
+
+
+def test_a_fingerprint_of_another_version_is_compared_with_nothing(ledger):
+    fill(ledger, {1: take(1), 2: take(1)})
+    with ledger.begin() as connection:
+        connection.execute(sa.update(fingerprints).where(fingerprints.c.audio_sha256 == name(1)).values(version="older"))
+
+    assert compare_new(ledger) == (1, 0, 0, 0)
+    assert found_pairs(ledger) == {}
+
+
 def test_cosines_of_the_current_space_join_the_evidence(ledger):
     fill(ledger, {1: take(1), 2: take(1)})
     with ledger.begin() as connection:

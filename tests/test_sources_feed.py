@@ -193,6 +193,21 @@ def test_failed_page_is_asked_for_again(provider, ledger, fault):
     assert len(provider.asked) == 8
 
 
+def test_a_feed_is_waited_for_as_long_as_it_asks_within_bounds(provider, ledger, monkeypatch):
+    waits_s: list[float] = []
+    monkeypatch.setattr(feed.time, "sleep", waits_s.append)
+    provider.faults = {1: failing(503, Retry_After="3"), 2: failing(429, Retry_After="7200")}
+    assert take_in(source_of(provider), ledger).new == 23
+    assert waits_s == [3.0, feed.MAX_WAIT_S]
+
+
+def test_a_page_without_end_is_left(provider, ledger, monkeypatch):
+    monkeypatch.setattr(feed, "MAX_PAGE_BYTES", 100)
+    with pytest.raises(ConfigurationError, match="smaller page_size"):
+        take_in(source_of(provider), ledger)
+    assert provider.asked == [None] and rows(ledger) == {}
+
+
 def test_repeated_and_reordered_pages_change_nothing(provider, ledger):
     def page_before(request: BaseHTTPRequestHandler) -> bool:
         provider.send(request, 1, "2")  # asked for page 2, it gives page 1 again
@@ -407,3 +422,4 @@ def test_mapping_loses_nothing_and_changes_no_item():
     assert item == {"a": {"b": 1, "c": 2}, "d": [{"e": 5}], "provider": None}
     assert at_path([1], "") == [1]
     assert at_path({"a": [1]}, "a.3") is None
+    assert at_path({"a": [1]}, "a.b") is None

@@ -36,7 +36,7 @@ def byte_range(header: str | None, size_bytes: int, *, if_range: str | None = No
     first, last = found.groups()
     start = _number(first) if first else max(size_bytes - _number(last), 0)
     end = min(_number(last), size_bytes - 1) if first and last else size_bytes - 1
-    if start > end or (not first and _number(last) == 0):
+    if start > end:  # so of the last 0 bytes
         asks = f"ask for bytes=0-{size_bytes - 1} or a part of it" if size_bytes else "ask without Range"
         headers = {"Content-Range": f"bytes */{size_bytes}"}
         raise Problem(416, "range-not-satisfiable", f"there are {size_bytes} bytes: {asks}", headers=headers)

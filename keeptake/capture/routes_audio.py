@@ -1,6 +1,6 @@
 """Routes about a take's sound: its bytes in, its bytes out, its neighbours.
 
-Belongs here: headers of ranges and digests. Does not: what audio is kept (`custody/`), search (`ledger/similarity.py`).
+Belongs here: headers of ranges and digests. Does not: what audio is kept (`custody/`), SQL and search (`ledger/`).
 """
 
 import asyncio
@@ -19,21 +19,13 @@ from keeptake.capture.ranges import byte_range
 from keeptake.capture.routes_read import Name, Reader
 from keeptake.capture.routes_write import GenerationId, Writer
 from keeptake.capture.schemas import SimilarAnswer, StoredAnswer, body, problems
-from keeptake.capture.uploads import WHOSE, Uploads, Whose
+from keeptake.capture.uploads import Uploads, Whose
 from keeptake.curation.prompts import parse_key
 from keeptake.embedding import DEFAULT_MODEL
 from keeptake.errors import GenerationStatus, LedgerUnavailableError
+from keeptake.ledger.listing import AUDIO, CLAIMED_AUDIO, PLACED_MODELS, STANDING
 from keeptake.settings import listed
 
-STORED = """
-    SELECT a.sha256, a.size_bytes, a.format FROM generations g LEFT JOIN audio a ON a.sha256 = g.audio_sha256
-    WHERE g.generation_id = %s AND g.erased_at IS NULL
-"""
-STANDING = """
-    SELECT g.status, coalesce(g.audio_reason, g.status_reason) FROM generations g
-    WHERE g.generation_id = %s AND g.erased_at IS NULL
-"""
-PLACED_MODELS = "SELECT DISTINCT model FROM embedding_scalers WHERE is_current"
 MEDIA_TYPES = {
     "mp3": "audio/mpeg",
     "wav": "audio/wav",
@@ -69,7 +61,7 @@ router = APIRouter(tags=["audio"])
 )
 async def send_audio(generation_id: GenerationId, request: Request, principal: Writer) -> Response:
     """Send a take's audio, at most 50 MB, as it is; it is proved to decode before it is kept."""
-    rows = await request.app.state.pool.rows(WHOSE, (generation_id,))
+    rows = await request.app.state.pool.rows(CLAIMED_AUDIO, (generation_id,))
     if not rows:
         raise _unknown(generation_id)
     uploads: Uploads = request.app.state.uploads
@@ -84,7 +76,7 @@ async def send_audio(generation_id: GenerationId, request: Request, principal: W
 )
 async def play_audio(generation_id: GenerationId, request: Request, principal: Reader) -> Response:
     """Play a take: the bytes as they were received, whole or in one range."""
-    rows = await request.app.state.pool.rows(STORED, (generation_id,))
+    rows = await request.app.state.pool.rows(AUDIO, (generation_id,))
     if not rows:
         raise _unknown(generation_id)
     sha256, size_bytes, kind = rows[0]

@@ -6,11 +6,8 @@ Belongs here: one upload from request to ledger. Does not: proving and storing (
 import asyncio
 import base64
 import binascii
-import hashlib
 import re
-import tempfile
 import threading
-from pathlib import Path
 from typing import NamedTuple
 
 from fastapi import Request
@@ -18,15 +15,13 @@ from fastapi import Request
 from keeptake.audio_store import AudioStore
 from keeptake.capture.bodies import pieces_of, refuse_encoded
 from keeptake.capture.problems import Problem
+from keeptake.custody.spool import Spool
 from keeptake.errors import AudioRefusedError
 from keeptake.ledger.serving import BoundedLedger
 
 MAX_AUDIO_BYTES = 50 << 20
 AT_ONCE = 2  # uploads of one worker process: each may lie on the disk with its 50 MB
 
-WHOSE = """
-    SELECT id, audio_sha256, format, duration_s FROM generations WHERE generation_id = %s AND erased_at IS NULL
-"""
 _DIGEST = re.compile(r"sha-256=:([A-Za-z0-9+/=]{1,64}):")
 
 
@@ -79,22 +74,22 @@ class Uploads:
         if self._places.locked():
             raise Problem(429, "too-many-uploads", "repeat when another upload has ended", headers={"Retry-After": "5"})
         async with self._places:
-            with tempfile.TemporaryDirectory(prefix="keeptake-upload-") as folder:
-                path = Path(folder) / "audio"
-                sha256 = await _spool(request, path)
-                if digest is not None and digest != sha256:
+            with Spool(self._store.spool_folder) as spool:
+                async for piece in pieces_of(request, MAX_AUDIO_BYTES):
+                    spool.write(piece)
+                if digest not in (None, spool.sha256):
                     raise Problem(400, "digest-mismatch", "the audio is not the one that Content-Digest names")
-                if whose.audio_sha256 not in (None, sha256):
+                if whose.audio_sha256 not in (None, spool.sha256):
                     raise Problem(409, "audio-conflict", "the generation has other audio, and what was kept is never overwritten")
                 try:
-                    is_taken = await asyncio.to_thread(self._keep, path, whose)
+                    is_taken = await asyncio.to_thread(self._keep, spool, whose)
                 except AudioRefusedError as refused:
                     raise Problem(422, refused.reason.value, refused.detail, pointer="") from None
                 if not is_taken:
                     raise Problem(409, "audio-conflict", "the generation got other audio meanwhile, or was erased")
-        return sha256
+                return spool.sha256
 
-    def _keep(self, path: Path, whose: Whose) -> bool:
+    def _keep(self, spool: Spool, whose: Whose) -> bool:
         from keeptake.custody.keep import outcome_of_upload, receive
         from keeptake.ledger.audio import save_outcomes
 
@@ -102,7 +97,7 @@ class Uploads:
             if not self._is_started:
                 self._pool.__enter__()
                 self._is_started = True
-            kept = receive(path, self._store, self._pool)
+            kept = receive(spool, self._store, self._pool)
         outcome = outcome_of_upload(whose.id, kept, claimed_format=whose.format, claimed_duration_s=whose.duration_s)
         with self._ledger.begin() as connection:
             return save_outcomes(connection, [outcome]) == 1
@@ -110,15 +105,6 @@ class Uploads:
     def close(self) -> None:
         """End the worker."""
         self._pool.close()
-
-
-async def _spool(request: Request, path: Path) -> str:
-    hashed = hashlib.sha256()
-    with path.open("wb") as file:
-        async for piece in pieces_of(request, MAX_AUDIO_BYTES):
-            hashed.update(piece)
-            file.write(piece)
-    return hashed.hexdigest()
 
 
 def _digest(header: str | None) -> str | None:

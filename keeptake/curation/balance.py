@@ -47,7 +47,7 @@ def cut(takes: pl.DataFrame, balance: Balance) -> pl.DataFrame:
     """
     if takes.is_empty():
         return takes.with_columns(reason=pl.lit(None, pl.String), detail=pl.lit(None, pl.String))
-    counts = dict(takes.group_by("genre").len().sort("genre").iter_rows())
+    counts = dict(takes.group_by("genre").len().iter_rows())
     quotas = capped(counts, balance.genre_cap)
     most = balance.max_takes or takes.height
     share = max(balance.genre_cap, 1 / len(counts))

@@ -92,6 +92,4 @@ def _middle(
 
 def section_starts_s(structure: dict[str, Any]) -> list[float]:
     """Starts of the sections that the analysis found, if it did."""
-    sections = structure.get("sections") or structure.get("sections_s") or []
-    starts_s = [section["start_s"] if isinstance(section, dict) else section[0] for section in sections]
-    return sorted(float(start_s) for start_s in starts_s)
+    return sorted(float(section["start_s"]) for section in structure.get("sections") or [])

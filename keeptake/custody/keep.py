@@ -165,13 +165,13 @@ def keep_pending(
     return report
 
 
-def receive(data: bytes | Path, store: AudioStore, pool: Pool) -> Kept:
+def receive(spool: Spool, store: AudioStore, pool: Pool) -> Kept:
     """Prove and store audio that was sent to us.
 
     Parameters
     ----------
-    data : bytes or Path
-        A whole file.
+    spool : Spool
+        A whole file, spooled where the store has its files.
     pool : Pool
         Entered, its workers prepared by `prepare_worker`; one `receive` at a time uses it.
 
@@ -184,20 +184,13 @@ def receive(data: bytes | Path, store: AudioStore, pool: Pool) -> Kept:
     AudioRefusedError
         With the reason for which it is not kept.
     UnavailableError, ConfigurationError
-        If the store cannot be used.
+        If the store cannot be used, or no worker can start.
     """
-    with Spool(store.spool_folder) as spool:
-        if isinstance(data, bytes):
-            spool.write(data)
-        else:
-            with data.open("rb") as file:
-                while chunk := file.read(1 << 20):
-                    spool.write(chunk)
-        spool.finish()
-        proof = _prove_all([spool.path], pool)[spool.path]
-        if isinstance(proof, AudioRefusedError):
-            raise proof
-        return _store(spool, proof, store)
+    spool.finish()
+    proof = _prove_all([spool.path], pool)[spool.path]
+    if isinstance(proof, AudioRefusedError):
+        raise proof
+    return _store(spool, proof, store)
 
 
 def outcome_of_upload(

@@ -1,4 +1,4 @@
-"""Single records and pages of them, with what was heard in their audio.
+"""Single records and pages of them, with what was heard in their audio, and what the routes of audio ask of one.
 
 Belongs here: SQL behind the reading routes. Does not: the shape that is shown (`records.public_record`).
 """
@@ -36,6 +36,14 @@ RECORD = f"""
             ORDER BY e.embedded_at DESC LIMIT 1) AS embedding
     {_JOINED} WHERE g.generation_id = %s AND {LIVING}
 """
+
+AUDIO = f"""
+    SELECT a.sha256, a.size_bytes, a.format FROM generations g LEFT JOIN audio a ON a.sha256 = g.audio_sha256
+    WHERE g.generation_id = %s AND {LIVING}
+"""
+CLAIMED_AUDIO = f"SELECT id, audio_sha256, format, duration_s FROM generations WHERE generation_id = %s AND {LIVING}"
+STANDING = f"SELECT status, coalesce(audio_reason, status_reason) FROM generations WHERE generation_id = %s AND {LIVING}"
+PLACED_MODELS = "SELECT DISTINCT model FROM embedding_scalers WHERE is_current"
 
 FILTERS = {"provider": "g.provider = %s", "status": "g.status = %s", "userId": "g.user_id = %s"}
 
