@@ -22,11 +22,12 @@ def policies() -> list[str]:
     return policy_names(settings().policies_dir)
 
 
-# As the folder was when this process began: Dagster asks for no run of a partition that the definition does not hold.
+# As the folder was when this process began: Dagster asks for no run of a partition that the definition does not hold. The daemon
+# begins one anew every minute, the UI at *Reload definitions*.
 by_policy = dg.StaticPartitionsDefinition(policies())
 
 
 def known_policies(names: Iterable[str]) -> list[str]:
-    """Those whose datasets can be asked for, in their order: a policy that came later has to wait for a restart."""
+    """Those whose datasets can be asked for, in their order: a policy that came later waits until definitions are loaded anew."""
     known = set(by_policy.get_partition_keys())
     return [name for name in names if name in known]

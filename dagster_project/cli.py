@@ -163,13 +163,17 @@ def publish(policy: Annotated[str, typer.Argument(help="Name of a policy, or its
 
 
 @app.command()
-def explain(generation_id: str, as_json: Json = False) -> None:
-    """The story of one take: captured, fetched, heard, judged, kept or left out, in which versions."""
+def explain(
+    generation_id: Annotated[str, typer.Argument(help="A generation's id, or the id of its file or of a clip in a dataset.")],
+    as_json: Json = False,
+) -> None:
+    """The story of one take: kept or left out, by which rule and when; captured, fetched, heard, judged; in which versions."""
     from dagster_project.home import open_home
     from keeptake.curation.explain import explain as tell
+    from keeptake.settings import settings
 
     with open_home() as ledger:
-        story = tell(ledger, generation_id)
+        story = tell(ledger, generation_id, settings().policies_dir)
     if as_json:
         print_json(story)
         return
@@ -183,14 +187,15 @@ def open_(generation_id: str, as_json: Json = False) -> None:
     """Print where a take's audio and the datasets that hold it lie."""
     from dagster_project.home import open_home
     from keeptake.audio_store import AudioStore
-    from keeptake.curation.explain import explain as tell
+    from keeptake.ledger.datasets import versions_that_hold
+    from keeptake.ledger.explanations import audio_of, find
     from keeptake.settings import settings
 
     with open_home() as ledger:
-        story = tell(ledger, generation_id)
-    sha256 = (story["audio"] or {}).get("sha256")
+        generation_id = find(ledger, generation_id)
+        sha256, versions = audio_of(ledger, generation_id), versions_that_hold(ledger, generation_id)
     audio = str(AudioStore(settings().audio_location).local_path(sha256) or "") if sha256 else None
-    datasets = list(dict.fromkeys(version["path"] for version in story["versions"]))  # a version is told of every clip
+    datasets = list(dict.fromkeys(version["path"] for version in versions))  # a version is told of every clip
     if as_json:
         print_json({"audio": audio, "datasets": datasets})
         return

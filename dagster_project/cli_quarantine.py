@@ -1,12 +1,15 @@
 """`keeptake quarantine …`: audio that failed, and another try for it."""
 
 from datetime import datetime, timedelta
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dagster_project.cli_output import Json, print_json, print_rows
 from keeptake.errors import AudioReason
+
+if TYPE_CHECKING:
+    from keeptake.ledger.audio import Quarantined
 
 app = typer.Typer(no_args_is_help=True, help="Audio that could not be fetched or heard, with its reasons.")
 
@@ -27,7 +30,13 @@ def list_(
 
     with open_home() as ledger:
         found = list_quarantined(ledger, reasons=reason or (), day=f"{day:%Y-%m-%d}" if day else None, most=most)
-    print_rows([row._asdict() for row in found], as_json, "Quarantined audio")
+    print_rows([row._asdict() if as_json else _for_people(row) for row in found], as_json, "Quarantined audio")
+
+
+def _for_people(row: "Quarantined") -> dict[str, object]:
+    """What fits into a terminal; `--json` has the rest."""
+    again = "never by itself" if row.next_attempt_at is None else f"{row.next_attempt_at:%Y-%m-%d %H:%M}"
+    return {"take": row.generation_id, "reason": row.reason, "detail": row.detail, "tries": row.attempts, "next (UTC)": again}
 
 
 @app.command()

@@ -16,6 +16,8 @@ from keeptake.ledger.migrate import DAGSTER_SCHEMA, migrate
 from keeptake.ledger.server import ledger_url
 from keeptake.settings import settings
 
+DATASET_TAG = "keeptake/dataset"  # of runs that publish; those with the same value take turns
+
 
 def dagster_url(url: str) -> str:
     """Address of Dagster's tables: the same database, a schema of their own, through the driver that Dagster ships."""
@@ -27,11 +29,15 @@ def write_instance(home: Path, policies_dir: Path) -> Path:
     """Put the instance's configuration into HOME/dagster and return that folder.
 
     Runs of one dataset take turns: two at once would claim one folder, and one of them would fail. Runs of a day need none: each
-    stage waits for the claim of another.
+    stage waits for the claim of another. The tag counts for policies of any age; single assets that somebody materializes by hand
+    have only their partition, and Dagster reads this file once.
     """
     folder = home.resolve() / "dagster"
     folder.mkdir(parents=True, exist_ok=True)
-    turns = [{"key": "dagster/partition", "value": policy, "limit": 1} for policy in policy_names(policies_dir)]
+    turns = [
+        {"key": DATASET_TAG, "value": {"applyLimitPerUniqueValue": True}, "limit": 1},
+        *({"key": "dagster/partition", "value": policy, "limit": 1} for policy in policy_names(policies_dir)),
+    ]
     template = (Path(__file__).parent / "instance" / "dagster.yaml").read_text()
     aside = folder / f"dagster.{os.getpid()}.writing"
     aside.write_text(template.replace("TURNS", json.dumps(turns)))

@@ -2,7 +2,8 @@
 
 import dagster as dg
 
-from assets.partitions import known_policies, policies
+from assets.partitions import by_policy, known_policies, policies
+from dagster_project.home import DATASET_TAG
 
 take_to_score = dg.define_asset_job(
     "take_to_score",
@@ -25,6 +26,9 @@ publish_dataset = dg.define_asset_job(
     "publish_dataset",
     dg.AssetSelection.assets("curated_dataset", "training_jsonl", "training_parquet", "analysis_csv", "dataset_manifest"),
     description="A new version of a policy's dataset, or the finding that the present one already says the same.",
+    config=dg.PartitionedConfig(
+        by_policy, run_config_for_partition_key_fn=lambda _: {}, tags_for_partition_key_fn=lambda policy: {DATASET_TAG: policy}
+    ),
 )
 
 score_report_job = dg.define_asset_job(
@@ -58,13 +62,23 @@ def tick_key(context: dg.ScheduleEvaluationContext, partition: str) -> str:
     return f"{context.scheduled_execution_time:%Y-%m-%dT%H:%M} {partition}"
 
 
-@dg.schedule(job=publish_dataset, cron_schedule="0 3 1 * *", default_status=dg.DefaultScheduleStatus.RUNNING)
+@dg.schedule(
+    job=publish_dataset,
+    cron_schedule="0 3 1 * *",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="On the first of the month at 03:00 UTC: a version of every policy's dataset, whatever the gate thinks.",
+)
 def monthly_export(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest]:
-    """Publish every policy's dataset on the first of the month."""
+    """Ask for every policy."""
     return [dg.RunRequest(run_key=tick_key(context, policy), partition_key=policy) for policy in known_policies(policies())]
 
 
-@dg.schedule(job=score_report_job, cron_schedule="0 4 * * 1", default_status=dg.DefaultScheduleStatus.RUNNING)
+@dg.schedule(
+    job=score_report_job,
+    cron_schedule="0 4 * * 1",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Every Monday at 04:00 UTC: the distribution of all scores as a page in HOME/reports.",
+)
 def weekly_score_report(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
-    """Report the distribution of scores every Monday."""
+    """Ask for the report."""
     return dg.RunRequest()

@@ -8,6 +8,7 @@ import errno
 import fcntl
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -33,6 +34,11 @@ START_TIMEOUT_S = 120
 END_TIMEOUT_S = 20
 SERVER_LOOK_EVERY_S = 5
 CHILDREN = "up.children"
+LOG_LOOK_EVERY_S = 60
+MOST_LOG_BYTES = 20_000_000  # beside as much of what came before
+# Each tick of each sensor is three lines, a third of the log, and the UI lists them all with their reasons. The daemon loads the
+# definitions in a new process every minute, and the old one ends with a warning that nobody calls it any more.
+QUIET = ["--log-level", "warning", "--code-server-log-level", "error"]
 
 
 class Child(NamedTuple):
@@ -58,7 +64,7 @@ def children(ui_port: int, api_port: int) -> list[Child]:
             ui,
             f"{ui}/server_info",
         ),
-        Child("Dagster daemon", [str(dagster_bin / "dagster-daemon"), "run", "-m", DEFINITIONS], None, None),
+        Child("Dagster daemon", [str(dagster_bin / "dagster-daemon"), "run", "-m", DEFINITIONS, *QUIET], None, None),
         Child("API", [*keeptake, "api", "--port", str(api_port)], api, f"{api}/healthz"),
     ]
 
@@ -125,6 +131,7 @@ def up() -> int:
         programs = children(free_port(chosen.ui_port), free_port(chosen.api_port, chosen.api_host))
         logs = home / "logs"
         logs.mkdir(exist_ok=True)
+        cut_logs(logs)
         chosen.incoming_location.mkdir(parents=True, exist_ok=True)
         running = {program.name: _start(program, logs) for program in programs}
         _note(home, running.values())
@@ -175,6 +182,19 @@ def _start(program: Child, logs: Path) -> "subprocess.Popen[bytes]":
         return subprocess.Popen(program.command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True)
 
 
+def cut_logs(logs: Path, most_bytes: int = MOST_LOG_BYTES) -> None:
+    """Put a log that has grown beyond `most_bytes` aside as `NAME.log.1`, over the one before, and let it begin anew.
+
+    Copied and emptied, not renamed: the programs and their children hold the file open, and append to it. What one of them writes
+    between the two is lost. Where it cannot be done, on a full disk say, the log grows on until the next look.
+    """
+    for log in logs.glob("*.log"):
+        with suppress(OSError):
+            if log.stat().st_size > most_bytes:
+                shutil.copyfile(log, log.with_name(f"{log.name}.1"))
+                os.truncate(log, 0)
+
+
 def _log(logs: Path, name: str) -> Path:
     return logs / f"{name.lower().replace(' ', '-')}.log"
 
@@ -203,8 +223,11 @@ def _answers(url: str) -> bool:
 
 
 def _watch(running: dict[str, "subprocess.Popen[bytes]"], is_asked: list[int], logs: Path, embedded_in: Path | None) -> int:
-    looked_s = time.monotonic()
+    looked_s = cut_s = time.monotonic()
     while not is_asked:
+        if time.monotonic() > cut_s + LOG_LOOK_EVERY_S:
+            cut_s = time.monotonic()
+            cut_logs(logs)
         if embedded_in and time.monotonic() > looked_s + SERVER_LOOK_EVERY_S:
             looked_s = time.monotonic()
             if revive(embedded_in):

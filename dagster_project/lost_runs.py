@@ -47,9 +47,13 @@ def read_seen(cursor: str | None) -> list[str]:
     return [run_id for run_id in found if isinstance(run_id, str)] if isinstance(found, list) else []
 
 
-@dg.sensor(minimum_interval_seconds=30, default_status=dg.DefaultSensorStatus.RUNNING)
+@dg.sensor(
+    minimum_interval_seconds=30,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Ends runs whose process is gone, at the second look: they are tried again, and what waits for them goes on.",
+)
 def lost_runs(context: dg.SensorEvaluationContext, ledger: LedgerResource) -> dg.SkipReason:
-    """End the runs whose process is gone, at the second look."""
+    """Report what `lost` finds as failed."""
     ended, unclaimed = lost(context.instance, ledger, read_seen(context.cursor))
     for run_id in ended:
         run = context.instance.get_run_by_id(run_id)

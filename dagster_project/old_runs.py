@@ -92,7 +92,12 @@ def forget_old_runs() -> None:
     delete_old_runs()
 
 
-@dg.schedule(job=forget_old_runs, cron_schedule="0 5 * * 0", default_status=dg.DefaultScheduleStatus.RUNNING)
+@dg.schedule(
+    job=forget_old_runs,
+    cron_schedule="0 5 * * 0",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Every Sunday at 05:00 UTC: deletes runs older than KEEPTAKE_KEEP_RUNS_DAYS, with their events and logs.",
+)
 def weekly_purge(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
-    """Forget old runs every Sunday."""
+    """Ask for the purge."""
     return dg.RunRequest()

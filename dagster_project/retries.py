@@ -1,5 +1,7 @@
 """Trying chosen failed audio again from the Dagster UI: the same choice as `keeptake quarantine retry`."""
 
+import difflib
+from collections.abc import Collection
 from datetime import timedelta
 
 import dagster as dg
@@ -7,19 +9,41 @@ from pydantic import Field
 
 from assets import report
 from dagster_project.cli_quarantine import MOST_HOURS
-from keeptake.errors import AudioReason
+from keeptake.errors import AudioReason, ConfigurationError
 from keeptake.ledger.audio import retry
 from resources.audio_store import AudioStoreResource
 from resources.ledger import LedgerResource
+
+KNOWN = ", ".join(AudioReason)
 
 
 class RetryConfig(dg.Config):
     """Which failed takes are tried again; at least one of the three choices, all that are given must hold."""
 
-    reasons: list[str] = []  # noqa: RUF012  (a pydantic model copies its defaults)
-    older_than_hours: float | None = Field(None, ge=0, le=MOST_HOURS)
-    generation_ids: list[str] = []  # noqa: RUF012  (as above)
-    dry_run: bool = False
+    # Texts: the launchpad would take an enum by the names of the code, NOT_FOUND, which stand nowhere else.
+    reasons: list[str] = Field([], description=f"Only takes that failed for one of these; empty: for any. Among {KNOWN}.")
+    older_than_hours: float | None = Field(
+        None, ge=0, le=MOST_HOURS, description="Only takes whose last attempt is at least so many hours ago; absent: of any age."
+    )
+    generation_ids: list[str] = Field([], description="Only the takes of these ids; empty: of any.")
+    dry_run: bool = Field(False, description="Count what would be tried again, and change nothing.")
+
+
+def read_reasons(names: Collection[str]) -> list[AudioReason]:
+    """Reasons by their names.
+
+    Raises
+    ------
+    ConfigurationError
+        For a name that is none, with the one that was probably meant and all that there are.
+    """
+    known = {reason.value: reason for reason in AudioReason}
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name.replace("_", "-").lower(), known, n=1)
+            meant = f"did you mean {near[0]}? " if near else ""
+            raise ConfigurationError(f"{name!r} is no reason: {meant}Reasons are {KNOWN}")
+    return [known[name] for name in names]
 
 
 @dg.op
@@ -29,7 +53,7 @@ def retry_failed_audio(
     """Set chosen takes back to be fetched or heard; the `arrivals` sensor then asks for a run of their days."""
     counts = retry(
         ledger.get(),
-        reasons=[AudioReason(reason) for reason in config.reasons],
+        reasons=read_reasons(config.reasons),
         older_than=timedelta(hours=config.older_than_hours) if config.older_than_hours is not None else None,
         generation_ids=config.generation_ids,
         is_sound=audio_store.get().is_sound,

@@ -4,16 +4,18 @@ A sensor never relies on a `run_key`, which deduplicates for ever: it asks the l
 flight.
 """
 
+import hashlib
 import json
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
 import dagster as dg
 
 from assets.partitions import known_days, known_policies
 from dagster_project.jobs import place_anew, publish_dataset, renew_snapshots, rescore, take_to_score, tick_key
-from keeptake.curation.policy import load_policies
+from keeptake.curation.policy import Policy, load_policies
 from keeptake.embedding import DEFAULT_MODEL
 from keeptake.embedding.models import version_of
 from keeptake.ledger.scores import count_lagging
@@ -88,9 +90,15 @@ def _outcomes(instance: dg.DagsterInstance, job_name: str) -> Iterator[tuple[str
         yield run.tags.get(PARTITION_TAG, ""), has_failed, record.end_time or record.update_timestamp.timestamp()
 
 
-@dg.sensor(job=take_to_score, minimum_interval_seconds=15, default_status=dg.DefaultSensorStatus.RUNNING)
+@dg.sensor(
+    job=take_to_score,
+    minimum_interval_seconds=15,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Asks for one run for every capture day that has something to do: new takes, news in a source, a retry that is "
+    "due. A day whose run failed rests longer each time.",
+)
 def arrivals(context: dg.SensorEvaluationContext, ledger: LedgerResource) -> dg.SensorResult | dg.SkipReason:
-    """Ask for one run for every day that has something to do."""
+    """Ask for the days with pending rows."""
     pending = pending_by_day(ledger.get())
     if has_news(ledger.get(), settings()):
         pending[today()] = pending.get(today(), 0) + 1
@@ -105,9 +113,14 @@ def arrivals(context: dg.SensorEvaluationContext, ledger: LedgerResource) -> dg.
     return dg.SensorResult(run_requests=[dg.RunRequest(partition_key=day) for day in days])
 
 
-@dg.sensor(job=rescore, minimum_interval_seconds=15, default_status=dg.DefaultSensorStatus.RUNNING)
+@dg.sensor(
+    job=rescore,
+    minimum_interval_seconds=15,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Asks for new scores where feedback changed after the last ones.",
+)
 def feedback_moved(context: dg.SensorEvaluationContext, ledger: LedgerResource) -> dg.RunRequest | dg.SkipReason:
-    """Ask for new scores where feedback changed after the last ones."""
+    """Ask for one run over all scores that lag."""
     if partitions_in_flight(context.instance, rescore.name) or partitions_in_flight(context.instance, take_to_score.name):
         return dg.SkipReason("a run that scores is queued or at work")
     lagging = count_lagging(ledger.get())
@@ -118,12 +131,15 @@ def feedback_moved(context: dg.SensorEvaluationContext, ledger: LedgerResource) 
     return dg.RunRequest(tags={"keeptake/lagging": str(lagging)})
 
 
-@dg.sensor(job=place_anew, minimum_interval_seconds=120, default_status=dg.DefaultSensorStatus.RUNNING)
+@dg.sensor(
+    job=place_anew,
+    minimum_interval_seconds=120,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="After an upgrade, lets the new version of the embedding model place the takes of the old one, when nothing "
+    "newer waits.",
+)
 def outdated_places(context: dg.SensorEvaluationContext, ledger: LedgerResource) -> dg.SensorResult | dg.SkipReason:
-    """After an upgrade, let the new version of the embedding model place the takes of the old one, when nothing newer waits.
-
-    A take that it fails at is quarantined, so no day is asked for for ever.
-    """
+    """Ask for the days with older vectors; a take that a run fails at is quarantined, so no day is asked for for ever."""
     if partitions_in_flight(context.instance, take_to_score.name):
         return dg.SkipReason("new takes come first")
     outdated = outdated_by_day(ledger.get(), DEFAULT_MODEL, version_of(DEFAULT_MODEL))
@@ -134,12 +150,14 @@ def outdated_places(context: dg.SensorEvaluationContext, ledger: LedgerResource)
     return dg.SensorResult(run_requests=[dg.RunRequest(partition_key=day) for day in days])
 
 
-@dg.schedule(job=renew_snapshots, cron_schedule="0 2 * * *", default_status=dg.DefaultScheduleStatus.RUNNING)
+@dg.schedule(
+    job=renew_snapshots,
+    cron_schedule="0 2 * * *",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Every night at 02:00 UTC: renews the snapshots of days whose takes were scored anew or erased.",
+)
 def nightly_snapshots(context: dg.ScheduleEvaluationContext, ledger: LedgerResource) -> list[dg.RunRequest]:
-    """Renew the snapshots of days whose takes were scored anew or erased: feedback reaches takes of any day, all day long.
-
-    Behind everything else, since it may be every day that there is.
-    """
+    """Ask for outdated days: feedback reaches any day, all day long. Behind everything else, since it may be all days."""
     busy = partitions_in_flight(context.instance, renew_snapshots.name)
     outdated = known_days(outdated_snapshots(ledger.get(), settings().snapshots_location))
     return [
@@ -149,48 +167,109 @@ def nightly_snapshots(context: dg.ScheduleEvaluationContext, ledger: LedgerResou
     ]
 
 
-def read_asked(cursor: str | None) -> dict[str, int]:
-    """Good takes of each policy when a version was last asked for; a cursor that makes no sense counts as none.
+class Asked(NamedTuple):
+    """What stood when a version of a policy's dataset was last asked for."""
 
-    >>> read_asked('{"a": 3, "b": "x"}'), read_asked("no JSON"), read_asked(None)
-    ({'a': 3}, {}, {})
+    good: int = 0  # takes
+    rules: str | None = None  # `rules_of` the policy; a cursor of an older Keeptake has none
+
+
+def read_asked(cursor: str | None) -> dict[str, Asked]:
+    """What stood when a version of each policy was last asked for; a cursor that makes no sense counts as none.
+
+    >>> read_asked('{"a": [3, "f00d"], "b": "x"}'), read_asked("no JSON"), read_asked(None)
+    ({'a': Asked(good=3, rules='f00d')}, {}, {})
+    >>> read_asked('{"a": 3}')  # as it was written before it knew of rules
+    {'a': Asked(good=3, rules=None)}
     """
     try:
         found = json.loads(cursor or "{}")
     except ValueError:
         return {}
-    return {name: count for name, count in found.items() if isinstance(count, int)} if isinstance(found, dict) else {}
+    return {name: asked for name, kept in found.items() if (asked := _asked(kept))} if isinstance(found, dict) else {}
+
+
+def _asked(kept: object) -> Asked | None:
+    match kept:
+        case int():
+            return Asked(kept)
+        case [int() as good, str() | None as rules]:
+            return Asked(good, rules)
+    return None
+
+
+def with_rules(asked: Mapping[str, Asked], now: Mapping[str, Asked]) -> dict[str, Asked]:
+    """What was asked for before there were rules in the cursor counts as asked for under those of now."""
+    return {
+        name: before if before.rules or name not in now else before._replace(rules=now[name].rules)
+        for name, before in asked.items()
+    }
+
+
+def rules_of(policy: Policy) -> str:
+    """Hash of what a policy says. A key that a new Keeptake adds is no change of rules while it stands at its default."""
+    return hashlib.sha256(policy.model_dump_json(exclude_defaults=True).encode()).hexdigest()[:16]
 
 
 def policies_to_publish(
-    good: Mapping[str, int], asked: Mapping[str, int], in_flight: Collection[str], *, after: int
+    now: Mapping[str, Asked], asked: Mapping[str, Asked], in_flight: Collection[str], *, after: int
 ) -> list[str]:
-    """Policies with at least `after` more good takes than when a version was last asked for, and no run at work."""
-    return sorted(name for name, count in good.items() if count - asked.get(name, 0) >= after and name not in in_flight)
+    """Policies to ask a version of, none of which has a run at work.
+
+    Those with at least `after` more good takes than when a version was last asked for, and those whose rules have changed since
+    and that have a good take: counts under other rules cannot be compared.
+    """
+    return sorted(
+        name for name, found in now.items() if name not in in_flight and _is_due(found, asked.get(name, Asked()), after)
+    )
 
 
-@dg.sensor(job=publish_dataset, minimum_interval_seconds=30, default_status=dg.DefaultSensorStatus.RUNNING)
+def _is_due(found: Asked, before: Asked, after: int) -> bool:
+    has_changed = before.rules not in (None, found.rules)
+    return found.good > 0 if has_changed else found.good - before.good >= after
+
+
+def why_none(now: Mapping[str, Asked], asked: Mapping[str, Asked], in_flight: Collection[str], *, after: int) -> str:
+    """Say to a person how far each policy is from its next version.
+
+    >>> why_none({"pop": Asked(43), "jazz": Asked(2)}, {"pop": Asked(30)}, ["jazz"], after=30)
+    'new good takes: jazz 2 of 30 (a run is at work), pop 13 of 30'
+    """
+    new = {name: max(0, found.good - asked.get(name, Asked()).good) for name, found in sorted(now.items())}
+    far = [f"{name} {n} of {after}{' (a run is at work)' if name in in_flight else ''}" for name, n in new.items()]
+    return f"new good takes: {', '.join(far)}" if far else "there is no policy that can be asked for"
+
+
+@dg.sensor(
+    job=publish_dataset,
+    minimum_interval_seconds=30,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Asks for a new version of a dataset where enough new takes reach its policy's score, or the policy has changed, "
+    "and nothing is wrong with the ledger. A tick that asks for none says how far each policy is.",
+)
 def enough_new_takes(
     context: dg.SensorEvaluationContext, ledger: LedgerResource, audio_store: AudioStoreResource
 ) -> dg.SensorResult | dg.SkipReason:
-    """The gate: ask for a new version where enough new takes pass a policy's score and nothing is wrong with the ledger."""
+    """The gate before a new version."""
     policies, unreadable = load_policies(settings().policies_dir)
     for refusal in unreadable.values():
         context.log.warning(refusal)
     known = known_policies(policy.name for policy in policies)
-    good = {
-        policy.name: good_takes(ledger.get(), policy.select.formula, policy.select.min_score)
+    now = {
+        policy.name: Asked(good_takes(ledger.get(), policy.select.formula, policy.select.min_score), rules_of(policy))
         for policy in policies
         if policy.name in known
     }
-    if late := sorted({policy.name for policy in policies} - set(known)):
-        context.log.warning(f"added while this was running: {', '.join(late)}; restart `keeptake up` to have versions made")
-    asked = read_asked(context.cursor)
+    late = sorted({policy.name for policy in policies} - set(known))
+    asked = with_rules(read_asked(context.cursor), now)
+    context.update_cursor(json.dumps(asked, sort_keys=True))
     in_flight = partitions_in_flight(context.instance, publish_dataset.name)
-    names = policies_to_publish(good, asked, in_flight, after=settings().publish_after_rows)
+    after = settings().publish_after_rows
+    names = policies_to_publish(now, asked, in_flight, after=after)
     if not names:
-        return dg.SkipReason(f"no policy has {settings().publish_after_rows} new good takes")
+        coming = [f"{name} was added a moment ago: the daemon takes it up within two minutes" for name in late]
+        return dg.SkipReason("; ".join([why_none(now, asked, in_flight, after=after), *coming, *unreadable.values()]))
     if wrong := problems(ledger.get(), audio_store.get().has):
         return dg.SkipReason(f"blocking checks fail: {'; '.join(wrong)}")
-    cursor = json.dumps({**asked, **{name: good[name] for name in names}}, sort_keys=True)
-    return dg.SensorResult(run_requests=[dg.RunRequest(partition_key=name) for name in names], cursor=cursor)
+    context.update_cursor(json.dumps({**asked, **{name: now[name] for name in names}}, sort_keys=True))
+    return dg.SensorResult(run_requests=[dg.RunRequest(partition_key=name) for name in names])

@@ -215,6 +215,16 @@ def requested_by(running: Running, schedule: str, timestamp: float) -> list[dict
     return requests
 
 
+def reload_definitions(running: Running) -> None:
+    """Press *Reload definitions* in the UI."""
+    said = ask(
+        running,
+        "mutation($name: String!) { reloadRepositoryLocation(repositoryLocationName: $name) { __typename } }",
+        name=_REPOSITORY["repositoryLocationName"],
+    )["reloadRepositoryLocation"]
+    assert said["__typename"] == "WorkspaceLocationEntry", said
+
+
 def healthy_daemons(running: Running) -> set[str]:
     """The daemons that the UI's deployment page shows as running."""
     health = ask(running, "{ instance { daemonHealth { allDaemonStatuses { daemonType healthy } } } }")

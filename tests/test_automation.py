@@ -4,6 +4,7 @@ The real daemon ticks, the real UI is asked what it ticked; nothing is evaluated
 """
 
 import json
+import re
 import time
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -214,6 +215,11 @@ def test_two_runs_of_one_dataset_at_once_take_turns(running, home_up, demo_takes
     """Pressed twice in the UI, one of them failed: the other had claimed the publication."""
     tags = [{"key": "dagster/partition", "value": home_up.POLICY}]
     first, second = (home_up.launch(running, "publish_dataset", tags) for _ in range(2))
+    wait_for_turns(home_up, running, first, second)
+
+
+def wait_for_turns(home_up, running, first, second):
+    """Wait until two runs have ended well, one after the other."""
     home_up.wait_for_success(running, first)
     home_up.wait_for_success(running, second)
     in_turn = (
@@ -280,6 +286,36 @@ def test_a_policy_that_came_later_keeps_no_other_from_its_versions(running, home
     finally:
         late.unlink()
     assert [request.partition_key for request in requests] == [home_up.POLICY]
+
+
+@pytest.fixture
+def late(running, home_up):
+    """A policy that is written while everything is up, and gone again afterwards."""
+    policy = running.home / "policies" / "late.toml"
+    policy.write_text('description = "Written while everything was up."\nselect.min_score = 0.0')
+    yield policy.stem
+    policy.unlink()
+    home_up.reload_definitions(running)
+
+
+def test_a_policy_that_came_later_needs_no_restart_and_its_runs_take_turns(running, home_up, demo_takes, late):
+    """Only policies of the start had turns, and a restart was asked for: two runs of a later one collided, with a stack."""
+    far = re.compile(rf"\b{late} \d+ of \d+")
+    own = "SELECT run_id FROM dagster.run_tags WHERE key = 'keeptake/dataset' AND value = :late"
+
+    def is_taken_up():
+        said = [tick["skipReason"] or "" for tick in home_up.sensor_ticks(running, GATE)]
+        return any(map(far.search, said)) or home_up.numbers(running, own, late=late)
+
+    home_up.waited_for(is_taken_up, within_s=GATE_WITHIN_S)
+    (tick,) = home_up.schedules(running)["monthly_export"]["futureTicks"]["results"]
+    assert late not in partitions_of(home_up.requested_by(running, "monthly_export", tick["timestamp"]))
+    home_up.reload_definitions(running)
+    asked = home_up.requested_by(running, "monthly_export", tick["timestamp"])
+    (tags,) = (request["tags"] for request in asked if late in partitions_of([request]))
+    first, second = (home_up.launch(running, "publish_dataset", tags) for _ in range(2))
+    wait_for_turns(home_up, running, first, second)
+    assert {first, second} <= set(home_up.numbers(running, own, late=late))
 
 
 def test_the_schedules_are_there(running, home_up):

@@ -12,6 +12,7 @@ import pytest
 import soundfile
 
 from keeptake.ledger.server import embedded_server
+from keeptake.records import file_id
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -90,9 +91,17 @@ def test_from_import_to_scores_and_again(home, source):
 
     [story] = lines(keeptake(home, "explain", "take-1", "--json"))
     assert story["heard"]["values"]["tempo_bpm"] == pytest.approx(128, rel=0.01)
+    assert lines(keeptake(home, "explain", file_id("take-1"), "--json")) == [story]
+    assert "everything-good has not judged it yet: its next version will" in story["kept_or_left_out"]
+    told = keeptake(home, "explain", "take-1", COLUMNS="120").stdout.splitlines()
+    assert "kept or left out" in told[2]  # first of all chapters: the answer stood below 170 lines
+    refused = keeptake(home, "explain", "no-audio")
+    assert refused.returncode == 2 and re.search(r"refused at the door: missing-audioUrl \(.*from .* line 4", refused.stderr)
 
     [quarantined] = lines(keeptake(home, "quarantine", "list", "--json"))
     assert quarantined["generation_id"] == "a-page"
+    shown = keeptake(home, "quarantine", "list", COLUMNS="80").stdout
+    assert "a-page" in shown and "not-audio" in shown and "never by itself" in shown, "in a terminal of 80 letters no word is cut"
     assert lines(keeptake(home, "quarantine", "retry", "--reason", "not-audio", "--dry-run", "--json")) == [{"not-audio": 1}]
 
     drawn = keeptake(home, "status", COLUMNS="100").stdout
@@ -125,6 +134,11 @@ def test_a_policy_is_published_by_its_file_and_its_version_is_opened_once(home, 
     assert (published["name"], published["is_new"]) == ("in-pieces", True) and published["rows"]["train"] > 3
     [opened] = lines(keeptake(home, "open", "take-1", "--json"))
     assert opened["datasets"] == [published["path"]]
+    [story] = lines(keeptake(home, "explain", "take-1", "--json", **folder))
+    [answer] = story["kept_or_left_out"]
+    assert re.match(rf"in-pieces keeps it in train, in {published['version']} \(train, \d clips\); decided \S+ for v1-", answer)
+    [clip] = lines(keeptake(home, "open", story["versions"][0]["row_id"], "--json"))
+    assert clip == opened
 
     file.write_text(file.read_text().replace("3.0", "4.0"))
     keeptake(home, "publish", "in-pieces", **folder)

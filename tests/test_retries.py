@@ -6,6 +6,7 @@ import dagster as dg
 import pytest
 import sqlalchemy as sa
 
+from dagster_project.failures import failure_of
 from dagster_project.retries import retry_audio
 from keeptake.ledger.audio import count_due
 from resources.audio_store import AudioStoreResource
@@ -47,3 +48,18 @@ def test_no_choice_and_an_unknown_reason_fail(failed):
     assert not run(failed).success
     assert not run(failed, reasons=["bad-luck"]).success
     assert count_due(failed, DAY) == 0
+
+
+def test_an_unknown_reason_is_told_with_those_that_there_are(failed):
+    """A typo in the launchpad ended in `ValueError: 'not_found' is not a valid AudioReason`, with a stack."""
+    (step,) = [event for event in run(failed, reasons=["not-found", "not_found"]).all_events if event.is_step_failure]
+    said = failure_of(step).sentence
+    assert "ConfigurationError: 'not_found' is no reason: did you mean not-found? Reasons are not-found, forbidden, " in said
+    assert said.endswith("damaged-object")
+
+
+def test_the_launchpad_describes_each_field():
+    fields = retry_audio.get_node_named("retry_failed_audio").definition.config_field.config_type.fields
+    assert set(fields) == {"reasons", "older_than_hours", "generation_ids", "dry_run"}
+    assert all(field.description for field in fields.values())
+    assert fields["dry_run"].default_value is False

@@ -9,7 +9,30 @@ import psutil
 import pytest
 import soundfile
 
+from dagster_project.launcher import cut_logs
+
 pytestmark = pytest.mark.timeout(600)
+
+
+def test_a_log_that_grows_is_put_aside_once_and_goes_on(tmp_path):
+    """The daemon's log grew by 18 MB a day, and nothing ever ended it."""
+    log = tmp_path / "dagster-daemon.log"
+    with log.open("ab", buffering=0) as written:
+        for line in (b"first\n", b"second\n"):
+            written.write(line)
+            cut_logs(tmp_path, most_bytes=5)
+        written.write(b"3\n")  # by a program that never opened it anew
+        cut_logs(tmp_path, most_bytes=5)
+    assert log.read_bytes() == b"3\n"
+    assert (tmp_path / "dagster-daemon.log.1").read_bytes() == b"second\n"
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_log_that_cannot_be_put_aside_ends_nothing(tmp_path):
+    (tmp_path / "api.log").write_bytes(b"more than five")
+    (tmp_path / "api.log.1").mkdir()
+    cut_logs(tmp_path, most_bytes=5)
+    assert (tmp_path / "api.log").read_bytes() == b"more than five"
 
 
 @pytest.fixture

@@ -67,6 +67,7 @@ _VECTORS = """
     FROM scaled_embeddings v JOIN embedding_scalers s ON s.id = v.scaler
     WHERE s.is_current AND s.model = :model AND v.audio_sha256 = ANY(:files)
 """
+_FIRST_TAKE = f"SELECT generation_id FROM generations WHERE audio_sha256 = {{file}} AND {LIVING} ORDER BY generation_id LIMIT 1"
 # Pairs of older rules go once both files were compared by the present ones.
 _FORGET = """
     DELETE FROM duplicate_pairs d USING fingerprints a, fingerprints b
@@ -172,8 +173,8 @@ def pairs_table(ledger: Ledger, *, most: int = 100) -> pl.DataFrame:
                (p.evidence->>'matched_s')::float8 AS matched_s, (p.evidence->>'share')::float8 AS share,
                (p.evidence->>'unbroken')::float8 AS unbroken, (p.evidence->>'cosine')::float8 AS cosine
         FROM duplicate_pairs p
-        JOIN LATERAL (SELECT min(generation_id) AS generation_id FROM generations WHERE audio_sha256 = p.first_sha256) a ON TRUE
-        JOIN LATERAL (SELECT min(generation_id) AS generation_id FROM generations WHERE audio_sha256 = p.second_sha256) b ON TRUE
+        JOIN LATERAL ({_FIRST_TAKE.format(file="p.first_sha256")}) a ON TRUE
+        JOIN LATERAL ({_FIRST_TAKE.format(file="p.second_sha256")}) b ON TRUE
         WHERE p.version = '{PAIRS_VERSION}' ORDER BY p.found_at DESC, first, second LIMIT {int(most)}
     """
     return ledger.arrow(query)

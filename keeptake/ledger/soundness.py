@@ -23,10 +23,14 @@ def ids_that_differ_only_in_spelling(ledger: Ledger) -> list[str]:
     )
 
 
+def newest_audio(ledger: Ledger) -> list[str]:
+    """Hashes of the audio that was stored last, at most `NEWEST`."""
+    return _texts(ledger, "SELECT sha256 FROM audio ORDER BY stored_at DESC, sha256 LIMIT :most", most=NEWEST)
+
+
 def audio_not_in_the_store(ledger: Ledger, has: Callable[[str], bool]) -> list[str]:
     """Hashes of the newest audio that the store, asked by `has`, does not hold."""
-    newest = _texts(ledger, "SELECT sha256 FROM audio ORDER BY stored_at DESC, sha256 LIMIT :most", most=NEWEST)
-    return [sha256 for sha256 in newest if not has(sha256)]
+    return [sha256 for sha256 in newest_audio(ledger) if not has(sha256)]
 
 
 def analyzed_without_features(ledger: Ledger) -> list[str]:
