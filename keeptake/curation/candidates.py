@@ -103,12 +103,13 @@ def candidates(corpus: Corpus, wanted: Wanted) -> Iterator[tuple[int, int, Share
 
 
 def _most_voted(shared: Shared) -> Shared:
-    """One shared frame for each of the alignments that most of them name: the middle one, from which no end is far."""
+    """The first and the last shared frame of each alignment that most of them name: either may lie half a frame off."""
     alignment = np.stack([shared.steps, (shared.b - shared.a) // LOCAL_FRAMES])
     _, named, votes = np.unique(alignment, axis=1, return_inverse=True, return_counts=True)
     first = np.cumsum(votes) - votes
     ranked = np.argsort(-votes, kind="stable")[:HYPOTHESES]
-    best = np.argsort(named, kind="stable")[first[ranked] + votes[ranked] // 2]
+    ends = np.unique(np.concatenate([first[ranked], first[ranked] + votes[ranked] - 1]))
+    best = np.argsort(named, kind="stable")[ends]
     return Shared(shared.a[best], shared.b[best], shared.steps[best])
 
 
