@@ -29,6 +29,7 @@ from resources.audio_store import AudioStoreResource
 from resources.ledger import LedgerResource
 
 MAX_DAYS_A_TICK = 10
+MIN_GROWTH = 0.02
 REST_S, MOST_REST_S = 15.0, 900.0  # after a failure half a minute, doubling with each further one
 PARTITION_TAG = "dagster/partition"
 IN_FLIGHT = [
@@ -216,8 +217,8 @@ def policies_to_publish(
 ) -> list[str]:
     """Policies to ask a version of, none of which has a run at work.
 
-    Those with at least `after` more good takes than when a version was last asked for, and those whose rules have changed since
-    and that have a good take: counts under other rules cannot be compared.
+    Those with `wanted` more good takes than when a version was last asked for, and those whose rules have changed since and that
+    have a good take: counts under other rules cannot be compared.
     """
     return sorted(
         name for name, found in now.items() if name not in in_flight and _is_due(found, asked.get(name, Asked()), after)
@@ -226,7 +227,16 @@ def policies_to_publish(
 
 def _is_due(found: Asked, before: Asked, after: int) -> bool:
     has_changed = before.rules not in (None, found.rules)
-    return found.good > 0 if has_changed else found.good - before.good >= after
+    return found.good > 0 if has_changed else found.good - before.good >= wanted(before, after)
+
+
+def wanted(before: Asked, after: int) -> int:
+    """How many more good takes a version is worth: a share of a large dataset, since each version writes all of it anew.
+
+    >>> wanted(Asked(good=300), 200), wanted(Asked(good=100_000), 200)
+    (200, 2000)
+    """
+    return max(after, int(MIN_GROWTH * before.good))
 
 
 def why_none(now: Mapping[str, Asked], asked: Mapping[str, Asked], in_flight: Collection[str], *, after: int) -> str:
@@ -235,8 +245,11 @@ def why_none(now: Mapping[str, Asked], asked: Mapping[str, Asked], in_flight: Co
     >>> why_none({"pop": Asked(43), "jazz": Asked(2)}, {"pop": Asked(30)}, ["jazz"], after=30)
     'new good takes: jazz 2 of 30 (a run is at work), pop 13 of 30'
     """
-    new = {name: max(0, found.good - asked.get(name, Asked()).good) for name, found in sorted(now.items())}
-    far = [f"{name} {n} of {after}{' (a run is at work)' if name in in_flight else ''}" for name, n in new.items()]
+    far = []
+    for name, found in sorted(now.items()):
+        before = asked.get(name, Asked())
+        at_work = " (a run is at work)" if name in in_flight else ""
+        far.append(f"{name} {max(0, found.good - before.good)} of {wanted(before, after)}{at_work}")
     return f"new good takes: {', '.join(far)}" if far else "there is no policy that can be asked for"
 
 

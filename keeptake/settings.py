@@ -57,7 +57,9 @@ class Settings(BaseSettings):
     keep_runs_days: int = Field(
         90, ge=1, description="Days after which a Dagster run is forgotten, unless a partition was last made by it."
     )
-    publish_after_rows: int = Field(200, ge=1, description="New takes that pass a policy's score before a new version is built.")
+    publish_after_rows: int = Field(
+        200, ge=1, description="New takes that pass a policy's score before a new version is built; at least 2 % of its last."
+    )
 
     fetch_timeout_s: float = Field(60.0, gt=0, description="Seconds that fetching one file may take in all.")
     fetch_allow_http_hosts: str = Field(

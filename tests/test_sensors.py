@@ -38,6 +38,13 @@ def test_a_cursor_that_makes_no_sense_counts_as_none(cursor):
     assert read_asked(cursor) == {} and read_seen(cursor) == []
 
 
+def test_a_large_dataset_waits_for_a_share_of_itself():
+    """Two hundred takes a time were five whole versions a day of a dataset of 100,000."""
+    asked = {"large": Asked(100_000)}
+    assert policies_to_publish({"large": Asked(101_999)}, asked, (), after=200) == []
+    assert policies_to_publish({"large": Asked(102_000)}, asked, (), after=200) == ["large"]
+
+
 def test_a_version_is_asked_for_once_a_step():
     now = {"small": Asked(150, "s"), "large": Asked(450, "l")}
     more = {"large": Asked(651, "l")}
