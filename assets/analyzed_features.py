@@ -33,8 +33,9 @@ def analyzed_features(
     """One analysis for every audio file captured on this day."""
     day, store = context.partition_key, audio_store.get()
     pool = compute.pool(partial(prepare_hearing, store.url, settings().models_location))
-    done = hear_day(ledger.get(), day, pool, compute.limits(), progress=to_log(context.log.info))
-    examples = draw_examples(ledger.get(), day, store) if done.done else {}
+    log = to_log(context.log.info)
+    done = hear_day(ledger.get(), day, pool, compute.limits(), progress=log)
+    examples = draw_examples(ledger.get(), day, store, is_idle=not done.done, progress=log)
     return dg.MaterializeResult(metadata={**_shown(ledger.get(), day, done), "plots": report.pictures(examples)})
 
 
@@ -43,12 +44,13 @@ def _shown(ledger: Ledger, day: str, done: StageReport) -> dict[str, dg.Metadata
 
     heard = overviews.features_of_day(ledger, day)
     return {
-        "dagster/partition_row_count": heard.height,
+        "dagster/partition_row_count": heard["audio_sha256"].n_unique(),  # of the table, which has a row a file
+        "takes": heard.height,
         "analyzed": done.done,
         "remaining": done.remaining,
-        "failed": report.counts(dict(done.failed)),
+        "unheard": report.counts(overviews.unheard_of_day(ledger, day)),
         "analysis_rate": overviews.analysis_rate_of_day(ledger, day),
-        "examples": report.table(heard.drop("audio_sha256").tail(overviews.EXAMPLES)),
+        "examples": report.table(heard.drop("audio_sha256").tail(overviews.EXAMPLES), of=heard.height),
         "pictures": report.figures(
             {"Tempo": tempo_histogram(heard["tempo_bpm"].to_list()), "Key": key_wheel(heard["key"].to_list())}
         ),

@@ -40,9 +40,9 @@ def embedding_space(
     done, scaler = spaces[DEFAULT_MODEL], spaces[DEFAULT_MODEL].scaler
     return dg.MaterializeResult(
         metadata={
-            "dagster/row_count": done.vectors,
-            "added": done.added,
-            "is_renewed": done.is_renewed,
+            "vectors": done.vectors,  # no row count: the table that is named has a row a scaler
+            "added_in_this_run": done.added,
+            "is_renewed_in_this_run": done.is_renewed,
             "scaler_version": scaler.version if scaler else "too few vectors for a space",
             "fitted_on": scaler.fitted_on if scaler else 0,
             "spaces": report.table(_table(spaces, kept_from)),
@@ -57,8 +57,8 @@ def _table(spaces: dict[str, SpaceReport], kept_from: dict[str, str]) -> pl.Data
             "model": model,
             "scaler_version": done.scaler.version if done.scaler else None,
             "vectors": done.vectors,
-            "added": done.added,
-            "is_renewed": done.is_renewed,
+            "added_in_this_run": done.added,
+            "is_renewed_in_this_run": done.is_renewed,
             "remark": _remark(done),
         }
         for model, done in spaces.items()
@@ -75,6 +75,6 @@ def _remark(done: SpaceReport) -> str:
 def _neighbours(ledger: Ledger, store: AudioStore, done: SpaceReport) -> dg.MarkdownMetadataValue:
     found = overviews.neighbours_of_examples(ledger, done.scaler)
     files = takes.files_of(found)
-    drawn = draw_thumbnails(store, files) if done.added else {}
+    drawn = draw_thumbnails(store, files, is_idle=not done.added)
     shown = takes.Shown(overviews.takes_by_audio(ledger, files), drawn, store, takes.open_api(settings()))
     return takes.neighbours(found, shown)

@@ -60,7 +60,7 @@ def embeddings(
             "dagster/partition_row_count": int(vectors["vectors"].sum()),
             "embedded": of_default.done,
             "remaining": of_default.remaining,
-            "failed": report.counts(dict(of_default.failed)),
+            "failed_in_this_run": report.counts(dict(of_default.failed)),
             "by_model": report.table(vectors),
         }
     )

@@ -13,8 +13,8 @@ from keeptake.examples import draw_thumbnails
 from keeptake.fingerprinting import fingerprint_day, prepare_fingerprinting
 from keeptake.ledger import tables
 from keeptake.ledger.connection import Ledger
-from keeptake.ledger.duplicates import compare_new, duplicate_groups, newest_groups, pairs_table
-from keeptake.ledger.overviews import takes_by_audio
+from keeptake.ledger.duplicates import compare_new, duplicate_groups, newest_groups, pairs_by_relation, pairs_table
+from keeptake.ledger.overviews import fingerprints_of_day, takes_by_audio
 from keeptake.progress import to_log
 from keeptake.settings import settings
 from resources.audio_store import AudioStoreResource
@@ -35,10 +35,16 @@ def fingerprints(
 ) -> dg.MaterializeResult[None]:
     """One fingerprint for every audio file captured on this day."""
     pool = compute.pool(partial(prepare_fingerprinting, audio_store.get().url))
-    log = to_log(context.log.info)
-    done = fingerprint_day(ledger.get(), context.partition_key, pool, compute.limits(), progress=log)
-    failed = report.counts(dict(done.failed))
-    return dg.MaterializeResult(metadata={"fingerprinted": done.done, "remaining": done.remaining, "failed": failed})
+    day, log = context.partition_key, to_log(context.log.info)
+    done = fingerprint_day(ledger.get(), day, pool, compute.limits(), progress=log)
+    return dg.MaterializeResult(
+        metadata={
+            "dagster/partition_row_count": fingerprints_of_day(ledger.get(), day),
+            "fingerprinted_in_this_run": done.done,
+            "remaining": done.remaining,
+            "failed_in_this_run": report.counts(dict(done.failed)),
+        }
+    )
 
 
 @dg.asset(
@@ -50,24 +56,25 @@ def fingerprints(
 )
 def near_duplicates(ledger: LedgerResource, audio_store: AudioStoreResource) -> dg.MaterializeResult[None]:
     """Copies among all audio, each pair with its evidence, found by holding what is new against everything."""
-    done = compare_new(ledger.get(), model=DEFAULT_MODEL)
-    groups = duplicate_groups(ledger.get())
+    done = compare_new(ledger.get(), model=DEFAULT_MODEL, wait_s=settings().run_budget_s)
+    groups, pairs = duplicate_groups(ledger.get()), pairs_by_relation(ledger.get())
     return dg.MaterializeResult(
         metadata={
-            "compared": done.compared,
-            "found": done.duplicates,
-            "excerpts": done.excerpts,
-            "alike": done.alike,
+            "files_compared_in_this_run": done.compared,
+            "duplicates_in_this_run": done.duplicates,
+            "excerpts_in_this_run": done.excerpts,
+            "alike_in_this_run": done.alike,
             "groups": len(groups),
-            "newest_groups": _shown(ledger.get(), audio_store.get(), groups, is_new=done.duplicates > 0),
-            "pairs": report.table(pairs_table(ledger.get())),
+            "pairs_by_relation": report.counts(pairs, name="relation"),
+            "newest_groups": _shown(ledger.get(), audio_store.get(), groups, is_idle=not done.duplicates),
+            "pairs": report.table(pairs_table(ledger.get()), of=sum(pairs.values())),
         }
     )
 
 
-def _shown(ledger: Ledger, store: AudioStore, groups: list[Group], *, is_new: bool) -> dg.MarkdownMetadataValue:
+def _shown(ledger: Ledger, store: AudioStore, groups: list[Group], *, is_idle: bool) -> dg.MarkdownMetadataValue:
     newest = newest_groups(ledger, groups, most=takes.SHOWN_GROUPS)
     files = [member for group in newest for member in group.members[: takes.MOST_ROWS]]
     known = takes_by_audio(ledger, (member for group in newest for member in group.members))
-    drawn = draw_thumbnails(store, files) if is_new else {}
+    drawn = draw_thumbnails(store, files, is_idle=is_idle)
     return takes.duplicate_groups(newest, takes.Shown(known, drawn, store, takes.open_api(settings())))

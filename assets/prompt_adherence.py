@@ -1,11 +1,12 @@
 """What was asked against what is heard, term by term, for every take whose hearing moved."""
 
 import dagster as dg
+import polars as pl
 
 from assets import report
 from keeptake.embedding.further import joint_model
 from keeptake.ledger import tables
-from keeptake.ledger.adherence import judge_lagging, tempo_scatter
+from keeptake.ledger.adherence import COMPARED, judge_lagging, takes_in, tempo_scatter, verdict_counts
 from keeptake.settings import listed, settings
 from resources.ledger import LedgerResource
 from resources.model_store import ModelStoreResource
@@ -28,14 +29,16 @@ def prompt_adherence(
     from keeptake.formats.figures import asked_against_heard
 
     joint = joint_model(listed(settings().embedding_models), model_store.get())
-    verdicts = judge_lagging(ledger.get(), joint=joint, warn=context.log.warning)
-    scatter = tempo_scatter(ledger.get())
+    now = judge_lagging(ledger.get(), joint=joint, warn=context.log.warning)
+    verdicts, scatter = verdict_counts(ledger.get()), tempo_scatter(ledger.get())
+    compared = takes_in(verdicts.filter(pl.col("verdict").is_in(COMPARED), term="tempo"))
     tempi = (scatter[column].to_list() for column in ("asked_bpm", "heard_bpm", "verdict"))
     return dg.MaterializeResult(
         metadata={
-            "judged": int(verdicts["takes"].sum() // max(1, verdicts["term"].n_unique())),
+            "dagster/row_count": takes_in(verdicts),
+            "judged_in_this_run": takes_in(now),
             "verdicts": report.table(verdicts),
-            "tempo": report.table(scatter.head(20)),
-            "pictures": report.figures({"Tempo asked against heard": asked_against_heard(*tempi)}),
+            "tempo": report.table(scatter.head(20), of=scatter.height),
+            "pictures": report.figures({"Tempo asked against heard": asked_against_heard(*tempi, of=compared)}),
         }
     )

@@ -27,7 +27,8 @@ def quality_scores(ledger: LedgerResource) -> dg.MaterializeResult[None]:
     spread = overviews.score_distributions(ledger.get())
     return dg.MaterializeResult(
         metadata={
-            "dagster/row_count": sum(spread[PRINCIPAL].counts),
+            "dagster/row_count": sum(sum(of.counts) for of in spread.values()),  # of the table: a row a take and formula
+            "takes": sum(spread[PRINCIPAL].counts),
             "scored": done.scored,
             "pictures": report.pictures({formula: score_bars(of.counts) for formula, of in spread.items()}),
             "means": report.table(pl.DataFrame({formula: [of.mean] for formula, of in spread.items()})),

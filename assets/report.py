@@ -25,13 +25,25 @@ def counts(rows: Mapping[str, int], *, name: str = "reason") -> dg.TableMetadata
     return dg.MetadataValue.table(records, schema=dg.TableSchema(columns=columns))
 
 
-def table(frame: pl.DataFrame) -> dg.TableMetadataValue:
-    """Show the first rows of a frame."""
+def table(frame: pl.DataFrame, *, of: int | None = None) -> dg.TableMetadataValue:
+    """Show the first rows of a frame, and in a last row how many there are where not all are shown.
+
+    Parameters
+    ----------
+    frame : pl.DataFrame
+    of : int, optional
+        Rows that there are in all, where the frame is cut already.
+    """
     kinds = {
         name: "float" if kind.is_float() else "int" if kind.is_integer() else "string" for name, kind in frame.schema.items()
     }
     schema = dg.TableSchema(columns=[dg.TableColumn(name, kind) for name, kind in kinds.items()])
-    return dg.MetadataValue.table([dg.TableRecord(_plain(row)) for row in frame.head(MAX_ROWS).to_dicts()], schema=schema)
+    records = [dg.TableRecord(_plain(row)) for row in frame.head(MAX_ROWS).to_dicts()]
+    there = max(frame.height, of or 0)
+    if records and there > len(records):  # in a row, since the UI shows a table without any words of ours
+        said = f"{len(records):,} of {there:,} shown"
+        records.append(dg.TableRecord({name: None if at else said for at, name in enumerate(frame.columns)}))
+    return dg.MetadataValue.table(records, schema=schema)
 
 
 def _plain(row: dict[str, Any]) -> dict[str, str | int | float | bool | None]:

@@ -80,16 +80,23 @@ def _group(group: Group, shown: Shown) -> str:
     pairs = sorted(group.pairs, key=lambda pair: pair.bit_error)[:MOST_ROWS]
     left = [
         f"{len(of) - MOST_ROWS:,} more {name}"
-        for name, of in (("members", group.members), ("pairs", group.pairs))
+        for name, of in (("files", group.members), ("pairs", group.pairs))
         if len(of) > MOST_ROWS
     ]
     return "\n\n".join(
         [
-            f"**{len(group.members):,} takes of one sound**" + (f" ({', '.join(left)})" if left else ""),
+            f"**{_size(group, shown)}**" + (f" ({', '.join(left)})" if left else ""),
             markdown_table(_COLUMNS, members),
             markdown_table(_EVIDENCE, [_evidence(pair, shown) for pair in pairs]),
         ]
     )
+
+
+def _size(group: Group, shown: Shown) -> str:
+    """How many takes and files a group has: many takes may have one file, and an erased one's file counts as one take."""
+    takes = sum(shown.takes[member].takes if member in shown.takes else 1 for member in group.members)
+    files = len(group.members)
+    return f"{takes:,} takes of one sound" + (f", in {files:,} files" if takes != files else "")
 
 
 def _cells(sha256: str, shown: Shown) -> list[str]:
@@ -119,7 +126,7 @@ def _name(sha256: str, shown: Shown) -> str:
     take = shown.takes.get(sha256)
     if take is None:
         return f"an erased take ({sha256[:NAMED_BY]})"
-    return escaped(take.generation_id) + (f" and {take.takes - 1:,} more" if take.takes > 1 else "")
+    return escaped(take.generation_id) + (f" and {take.takes - 1:,} more of this file" if take.takes > 1 else "")
 
 
 def _evidence(pair: DuplicatePair, shown: Shown) -> list[str]:

@@ -15,16 +15,20 @@ _terminal: Progress | None = None
 
 
 def to_log(log: Callable[[str], None], *, every_s: float = LOG_EVERY_S) -> Progress:
-    """Make a listener that writes a line every few seconds and at the end, and feeds the terminal's bar where one is shown."""
-    last_s = monotonic()
+    """Make a listener that writes a line every few seconds, and feeds the terminal's bar where one is shown.
+
+    A stage that begins is named at once, since nobody knows how long its first step takes; its end is told too.
+    """
+    last_s, last_stage = monotonic(), ""
 
     def listen(stage: str, done: int, total: int | None) -> None:
-        nonlocal last_s
+        nonlocal last_s, last_stage
         if _terminal is not None:
             _terminal(stage, done, total)
-        if monotonic() - last_s >= every_s or done == total:
-            last_s = monotonic()
-            log(f"{stage}: {done:,}" if total is None else f"{stage}: {done:,} of {total:,}")
+        if monotonic() - last_s >= every_s or done == total or stage != last_stage:
+            last_s, last_stage = monotonic(), stage
+            of = "" if total is None else f" of {total:,}"
+            log(f"{stage}: {'done' if done else 'begun'}" if total == 1 else f"{stage}: {done:,}{of}")
 
     return listen
 

@@ -78,7 +78,7 @@ def work_through(
     """
     if not items:
         return StageReport()  # without starting any process
-    starting = f"{name}: workers start and load their models"
+    starting = f"{name}: workers load"  # their models: for half a minute on a busy machine
     progress(starting, 0, 1)
     with pool.at_most(len(items)):
         progress(starting, 1, 1)

@@ -160,7 +160,7 @@ def test_takes_are_placed_by_every_model_side_by_side(ledger, home, tmp_path):
     assert similar(ledger, vector, 1, model="clap:tiny-clap")[0].similarity == pytest.approx(1, abs=1e-3)
     verdicts = {(row["term"], row["verdict"]): row["takes"] for row in rows_of(judged["verdicts"])}
     assert verdicts["text_audio", "cosine"] == TAKES
-    assert materialized(prompt_adherence, home)[0]["judged"].value == 0
+    assert materialized(prompt_adherence, home)[0]["judged_in_this_run"].value == 0
 
 
 def test_takes_are_found_by_the_words_of_their_prompts(ledger, home, monkeypatch):

@@ -7,9 +7,10 @@ import shutil
 import subprocess
 import sys
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import mlcroissant
 import numpy as np
@@ -20,6 +21,7 @@ import pyloudnorm
 import pytest
 import soundfile
 
+from keeptake.curation import versions
 from keeptake.curation.building import FORMAT_VERSIONS, Stage, finish, write_audio, write_csv, write_jsonl, write_parquet
 from keeptake.curation.policy import read_policy
 from keeptake.curation.versions import plan_rows
@@ -90,10 +92,15 @@ def takes(splits: list[str]) -> pl.DataFrame:
     return pl.DataFrame(rows, infer_schema_length=None)
 
 
+def nothing_heard(files: Sequence[str]) -> dict[str, Any]:
+    """What was heard over time in files of which nothing is known."""
+    return {}
+
+
 def build(folder: Path, splits: list[str], *, location: Path | None = None, **sections: object) -> Stage:
     """Write a whole version into a folder, without a ledger."""
     policy = read_policy({"name": "gate", "formats": EVERY_FORMAT} | sections, origin="test")
-    rows = plan_rows(takes(splits), {}, policy, pseudonym_key="key").rows
+    rows = plan_rows(takes(splits), nothing_heard, policy, pseudonym_key="key").rows
     lineage = {
         "name": "gate",
         "version": "v1-0123456789ab",
@@ -617,13 +624,13 @@ def test_a_trainer_reads_no_words_that_the_clip_contradicts(reads, text):
         ai_enhanced_prompt=pl.lit(None, pl.String), user_prompt=pl.lit(asked), heard_genre=pl.lit("trap")
     )
     policy = read_policy({"name": "x", "captions": {"trainer_reads": reads}}, origin="test")
-    planned = plan_rows(take, {}, policy, pseudonym_key="k")
+    planned = plan_rows(take, nothing_heard, policy, pseudonym_key="k")
     (row,) = planned.rows.iter_rows(named=True)
     assert row["text"] == (text or row["caption"])
     assert row["prompt"] == asked
     assert planned.contradicted == 1
     as_heard = take.with_columns(tempo_bpm=pl.lit(178.0), has_vocals=pl.lit(True), vocals_probability=pl.lit(0.9))
-    assert plan_rows(as_heard, {}, policy, pseudonym_key="k").contradicted == 0
+    assert plan_rows(as_heard, nothing_heard, policy, pseudonym_key="k").contradicted == 0
 
 
 def test_a_clip_without_a_voice_of_a_sung_take_is_not_said_to_have_one():
@@ -635,6 +642,22 @@ def test_a_clip_without_a_voice_of_a_sung_take_is_not_said_to_have_one():
     )
     heard = {take["audio_sha256"][0]: {"vocals": {"vocal_segments_s": [[0.0, 25.0]]}}}
     policy = read_policy({"name": "x", "captions": {"trainer_reads": "both"}}, origin="test")
-    rows = plan_rows(take, heard, policy, pseudonym_key="k").rows
+    rows = plan_rows(take, lambda _: heard, policy, pseudonym_key="k").rows
     assert rows["has_vocals"].to_list() == [True, False, False]
     assert ["with a singer" in text for text in rows["text"]] == [True, False, False]
+
+
+def test_what_was_heard_is_read_of_some_takes_at_a_time(monkeypatch):
+    """Of 120,000 takes at once it took 3.3 GB."""
+    chosen = takes(["train", "valid", "test"]).with_columns(has_vocals=pl.lit(True))
+    asked: list[list[str]] = []
+
+    def heard_of(files: Sequence[str]) -> dict[str, Any]:
+        asked.append(list(files))
+        return {file: {"vocals": {"vocal_segments_s": [[0.0, 1.0 + int(file, 16) % 3]]}} for file in files}
+
+    policy = read_policy({"name": "x"}, origin="test")
+    at_once = plan_rows(chosen, heard_of, policy, pseudonym_key="k").rows
+    monkeypatch.setattr(versions, "TAKES_AT_ONCE", 2)
+    assert plan_rows(chosen, heard_of, policy, pseudonym_key="k").rows.equals(at_once)
+    assert [len(files) for files in asked] == [3, 2, 1]

@@ -66,6 +66,28 @@ def test_every_asset_says_what_it_is():
         assert node.kinds, f"{key} has no kinds"
 
 
+def test_whatever_runs_says_what_it_does():
+    """The page of no sensor and no schedule said what it was for: Dagster takes a docstring for an asset's description alone."""
+    repository = build_definitions().get_repository_def()
+    jobs = [job for job in repository.get_all_jobs() if not job.name.startswith("__")]
+    found = {each.name: each.description for each in [*repository.sensor_defs, *repository.schedule_defs, *jobs]}
+    assert len(found) > 15
+    assert {name for name, description in found.items() if not (description or "").endswith(".")} == set()
+
+
+def test_every_check_says_what_it_looks_at():
+    graph = build_definitions().resolve_asset_graph()
+    described = {key.name: graph.get(key).description for key in graph.asset_check_keys}
+    assert {name for name, description in described.items() if not (description or "").endswith(".")} == set()
+
+
+def test_a_version_is_proved_for_its_own_policy():
+    graph = build_definitions().resolve_asset_graph()
+    proofs = [key for key in graph.asset_check_keys if key.asset_key == dg.AssetKey("dataset_manifest")]
+    assert {"nothing_leaks_between_splits", "readers_lose_no_row"} <= {key.name for key in proofs}
+    assert {partitioning(graph.get(key).partitions_def) for key in proofs} == {"policy"}
+
+
 def test_blocking_checks_stand_beside_what_they_guard():
     graph = build_definitions().resolve_asset_graph()
     assert {key.name for key in graph.asset_check_keys if graph.get(key).blocking} == BLOCKING

@@ -4,7 +4,7 @@ import pytest
 import sqlalchemy as sa
 
 from keeptake.formats.figures import binned
-from keeptake.ledger.overviews import SCORE_BINS, Distribution, analysis_rate_of_day, score_distributions
+from keeptake.ledger.overviews import SCORE_BINS, Distribution, analysis_rate_of_day, score_distributions, unheard_of_day
 from keeptake.ledger.scores import PAGE_ROWS, count_lagging
 
 # Takes with audio that was heard in two parts of 1.5 s of CPU each; every third has the audio of the one before.
@@ -42,6 +42,16 @@ def test_the_rate_of_a_day_counts_each_of_its_files_once(ledger):
         connection.execute(sa.text("UPDATE analyses SET cpu_s = 7.5 WHERE audio_sha256 = (SELECT min(sha256) FROM audio)"))
         connection.execute(sa.text("UPDATE generations SET captured_on = DATE '2026-11-03'"))
     assert analysis_rate_of_day(ledger, "2026-11-03") == pytest.approx(4 * 30 / (3 * 3.0 + 15.0))
+
+
+def test_what_cannot_be_heard_is_told_of_the_day_whoever_found_it(ledger):
+    """The page told what this run could not hear: the next run, with nothing to do, said that all was well."""
+    fill(ledger, 6)  # file 1 is that of takes 1 and 2, of a day each
+    with ledger.begin() as connection:
+        connection.execute(
+            sa.text("UPDATE audio SET analysis_reason = 'timeout' WHERE sha256 = encode(sha256('1'::bytea), 'hex')")
+        )
+    assert [unheard_of_day(ledger, f"2026-11-0{day}") for day in (1, 2, 3)] == [{"timeout": 1}, {"timeout": 1}, {}]
 
 
 def test_scores_are_counted_as_the_pictures_of_datasets_count_them(ledger):

@@ -20,7 +20,7 @@ import pytest
 import soundfile
 import sqlalchemy as sa
 
-from assets.exports import dataset_manifest
+from assets.exports import SHARES, dataset_manifest, training_jsonl
 from keeptake import datasets
 from keeptake.curation import publish as publishing
 from keeptake.curation.building import Stage, rebuild, staged, write_csv, write_jsonl, write_parquet
@@ -31,7 +31,7 @@ from keeptake.curation.readiness import readiness
 from keeptake.curation.versions import apply, diff
 from keeptake.embedding import DEFAULT_MODEL
 from keeptake.errors import BusyError, ConfigurationError, PublicationError, UnavailableError
-from keeptake.formats import audiofolder, clips, gate, hf_parquet, webdataset
+from keeptake.formats import audiofolder, clips, gate, hf_parquet, shares, webdataset
 from keeptake.ledger.bulk import upsert
 from keeptake.ledger.connection import Ledger
 from keeptake.ledger.datasets import kept_by_genre, leave_out, versions, versions_that_hold
@@ -704,11 +704,48 @@ def test_the_graph_shows_the_check_that_blocks(studio, staged_version, damage):
     found = shown_checks(raise_on_error=damage is None)
     is_visible = datasets.visible(staged_version.location.parent) == [staged_version.version]
     if damage is None:
-        assert {name: check.passed for name, check in found.items()} == {LEAKS: True, READERS: True} and is_visible
+        assert {name: check.passed for name, check in found.items()} == {LEAKS: True, READERS: True, SHARES: True} and is_visible
         assert len(found[READERS].metadata["readers"].records) > 5
     else:
         assert {name: check.passed for name, check in found.items()} == {damage: False} and not is_visible
         assert found[damage].metadata["rows"].value >= 1 and "publish" in found[damage].description
+
+
+def shown_of(asset: dg.AssetsDefinition) -> dict[str, dg.MetadataValue]:
+    done = dg.materialize([asset], resources={"ledger": LedgerResource()}, partition_key="everything-good")
+    return dict(done.asset_materializations_for_node(asset.key.to_user_string())[0].metadata)
+
+
+def test_a_run_with_nothing_to_publish_shows_the_present_version(studio, staged_version):
+    """It showed "nothing: no version is staged", and no reader, of a version that was there."""
+    written, readers = shown_of(training_jsonl), shown_checks(raise_on_error=True)[READERS].metadata["readers"]
+    again, (splits,) = shown_of(training_jsonl), (shown_of(dataset_manifest)["splits"],)
+
+    assert [each["is_written_in_this_run"].value for each in (written, again)] == [True, False]
+    assert [each["version"].value for each in (written, again)] == [staged_version.version] * 2
+    assert again["dagster/row_count"].value == written["dagster/row_count"].value == 24
+    assert again["examples"].records[-1].data["id"] == "5 of 24 shown"
+    assert shown_checks(raise_on_error=True)[READERS].metadata["readers"] == readers and len(readers.records) > 5
+    assert sum(record.data["clips"] for record in splits.records) == 24
+
+
+def test_a_version_unlike_the_shares_that_were_asked_for_is_published_and_told(studio, staged_version, monkeypatch):
+    """One with 71 % of its clips in valid, where 10 % were asked for, was published silently."""
+    monkeypatch.setattr(shares, "MIN_CLIPS", 1)
+    monkeypatch.setattr(shares, "TOLERANCE", 0.0)
+    found = shown_checks(raise_on_error=True)[SHARES]
+    assert (found.passed, found.severity) == (False, dg.AssetCheckSeverity.WARN) and "was asked to hold" in found.description
+    assert datasets.visible(staged_version.location.parent) == [staged_version.version]
+
+
+def test_publishing_tells_what_it_is_at(studio, staged_version):
+    """A manifest took 59 s without a word in the log."""
+    told = []
+    publish_staged(studio.ledger, staged_version, packages=False, progress=lambda stage, done, total: told.append((stage, done)))
+    assert told[:2] == [("looking for leaks", 0), ("looking for leaks", 1)]
+    assert {"card, Croissant and manifest", "decoding every clip", "reading by the trainers' rules"} < {
+        stage for stage, _ in told
+    }
 
 
 def test_takes_too_quiet_to_train_on_are_left_out_by_name(studio):
@@ -731,6 +768,7 @@ def test_every_take_tells_its_story(studio):
     assert story["scores"][0]["total"] == 0.9 and story["audio"]["status"] == "stored"
     assert story["duplicates"] == [{"generation_id": "gen_30", "evidence": {"sha256": "the same bytes"}}]
     left_out = explain(studio.ledger, "gen_30")
+    assert datetime.fromisoformat(left_out["decisions"][0].pop("decided_at")).tzinfo is not None
     assert left_out["decisions"][0] | {"group_id": None} == {
         "policy": "demo",
         "is_kept": False,

@@ -10,14 +10,17 @@ import numpy as np
 import polars as pl
 import pytest
 import soundfile
+import sqlalchemy as sa
 from PIL import Image
 
-from assets import takes
+from assets import report, takes
 from assets.analyzed_features import analyzed_features
 from assets.embedding_space import embedding_space
 from assets.embeddings import embeddings
 from assets.fingerprints import fingerprints, near_duplicates
+from assets.prompt_adherence import prompt_adherence
 from assets.report import escaped, markdown_table
+from keeptake import examples
 from keeptake.audio.analyze import analyze
 from keeptake.audio.frontend import SAMPLE_RATE_HZ, listen
 from keeptake.audio.plot import SMALL, picture
@@ -136,7 +139,7 @@ def test_neighbours_are_named_under_their_example_nearest_first(shown):
     found = pl.DataFrame({"example": [named(0)] * 2, "neighbour": [named(2), named(9)], "cosine": [0.91, 0.5]})
     rows = [line.split(" | ") for line in takes.neighbours(found, shown).value.splitlines()[2:]]
     assert [row[0].strip("| ") for row in rows] == ["**example**", "0.910", "0.500"]
-    assert rows[1][1:4] == [r"take\-2 and 1 more", "prompt 2", r"20\.0 s\, 92\.0 BPM\, A minor"]
+    assert rows[1][1:4] == [r"take\-2 and 1 more of this file", "prompt 2", r"20\.0 s\, 92\.0 BPM\, A minor"]
     assert "data:image/png;base64,cG5n" in rows[1][4] and rows[0][4] == ""
     assert named(9)[:8] in rows[2][1]
 
@@ -150,6 +153,12 @@ def test_a_group_shows_all_its_members_and_the_evidence_of_its_pairs(shown):
     assert r"| take\-0 – take\-3 | -1.40 s | 0.078 | × 1.030 | +0.5 semitones | 18.0 s |  |" in text
 
 
+def test_a_group_counts_its_takes_and_its_files(shown):
+    """The title said 7 takes, of files, and a row "and 2 more": nine takes in all."""
+    text = takes.duplicate_groups([Group((named(0), named(2), named(9)), (pair(2, bit_error=0.1, cosine=None),))], shown).value
+    assert "**4 takes of one sound, in 3 files**" in text
+
+
 def pair(number: int, *, bit_error: float, cosine: float | None) -> DuplicatePair:
     return DuplicatePair(named(0), named(number), "duplicate", -1.4, 1.03, 0.5, bit_error, 18.0, 0.9, 1.0, cosine)
 
@@ -157,7 +166,7 @@ def pair(number: int, *, bit_error: float, cosine: float | None) -> DuplicatePai
 def test_a_large_group_says_what_it_leaves_out_and_shows_the_surest_pairs(shown):
     pairs = tuple(pair(n, bit_error=(20 - n) / 100, cosine=None) for n in range(1, 20))
     text = takes.duplicate_groups([Group(tuple(named(n) for n in range(20)), pairs)], shown).value
-    assert "**20 takes of one sound** (12 more members, 11 more pairs)" in text
+    assert "**21 takes of one sound, in 20 files** (12 more files, 11 more pairs)" in text
     assert "0.010" in text and "0.190" not in text
 
 
@@ -231,12 +240,11 @@ def images(value: dg.MetadataValue) -> list[bytes]:
     return [b64decode(found) for found in re.findall(r"base64,([\w+/=]+)", str(value.value))]
 
 
-def test_the_assets_show_examples_neighbours_and_groups_once(heard_twice):
+def test_the_assets_show_examples_neighbours_and_groups(heard_twice):
     first = [materialized(asset, heard_twice) for asset in CHAIN]
-    again = [materialized(asset, heard_twice) for asset in CHAIN]
     hearing, _, space, _, copies = first
 
-    assert {"dagster/partition_row_count", "analyzed", "failed", "analysis_rate", "examples", "pictures", "plots"} <= set(hearing)
+    assert {"analyzed", "unheard", "analysis_rate", "examples", "pictures", "plots"} <= set(hearing)
     assert hearing["analyzed"].value == 4 and hearing["analysis_rate"].value > 1
     assert [len(images(hearing[key])) for key in ("plots", "pictures")] == [3, 2]
     assert len(images(space["neighbours"])) == 12  # three examples with three neighbours each
@@ -249,9 +257,54 @@ def test_the_assets_show_examples_neighbours_and_groups_once(heard_twice):
         for value in metadata.values():
             assert all(Image.open(io.BytesIO(png)).verify() is None for png in images(value))
 
-    # Nothing new: the tables stand, and no take was decoded.
-    assert "beat" in again[2]["neighbours"].value and "beat" in again[4]["newest_groups"].value
-    assert [len(images(again[at][key])) for at, key in ((0, "plots"), (2, "neighbours"), (4, "newest_groups"))] == [0, 0, 0]
+
+def test_a_run_that_finds_nothing_to_do_shows_what_is_there(heard_twice, monkeypatch):
+    """Such a run blanked the pages: its plots, verdicts, spectrograms and neighbours were those of its own work, none."""
+    for asset in CHAIN:
+        materialized(asset, heard_twice)
+    monkeypatch.setattr(examples, "IDLE_S", 60.0)
+    hearing, _, space, prints, copies = [materialized(asset, heard_twice) for asset in CHAIN]
+
+    assert (hearing["analyzed"].value, hearing["takes"].value, prints["fingerprinted_in_this_run"].value) == (0, 4, 0)
+    shown = (hearing["plots"], space["neighbours"], copies["newest_groups"])
+    assert [len(images(value)) for value in shown] == [3, 12, 2]
+    assert prints["dagster/partition_row_count"].value == 4 and space["vectors"].value == 4
+    assert [record.data["relation"] for record in copies["pairs_by_relation"].records] == ["duplicate"]
+
+    monkeypatch.setattr(examples, "IDLE_S", 0.0)  # a slow store: the first one alone, and its table stands
+    neighbours = materialized(embedding_space, heard_twice)["neighbours"]
+    assert len({*images(neighbours)}) == 1 and "beat" in neighbours.value
+
+
+def test_verdicts_and_their_picture_cover_all_takes(heard_twice):
+    """The counts were of this run's takes, beside a picture of all."""
+    materialized(analyzed_features, heard_twice)
+    first, again = (materialized(prompt_adherence, heard_twice) for _ in range(2))
+    assert [said["judged_in_this_run"].value for said in (first, again)] == [4, 0]
+    assert [said["dagster/row_count"].value for said in (first, again)] == [4, 4]
+    assert again["verdicts"].records == first["verdicts"].records and len(again["verdicts"].records) >= 7
+
+
+def test_rows_of_a_table_are_files_and_takes_are_told_apart(ledger, heard_twice):
+    """The row count named `public.features`, which has a row a file, and counted takes."""
+    keep_again(ledger, "beat-0", "beat-9")
+    hearing = materialized(analyzed_features, heard_twice)
+    assert (hearing["dagster/partition_row_count"].value, hearing["takes"].value) == (4, 5)
+
+
+def keep_again(ledger, old: str, new: str) -> None:
+    """Another take of the same bytes."""
+    columns = [column.name for column in generations.c if column.name not in ("id", "generation_id")]
+    with ledger.begin() as connection:
+        old_row = connection.execute(sa.select(generations).where(generations.c.generation_id == old)).mappings().one()
+        connection.execute(generations.insert().values(generation_id=new, **{name: old_row[name] for name in columns}))
+
+
+@pytest.mark.parametrize(("rows", "of", "last"), [(3, None, "2"), (3, 12, "3 of 12 shown"), (70, 224, "50 of 224 shown")])
+def test_a_table_that_is_cut_says_of_how_many(rows, of, last):
+    """Of 224 pairs 50 were shown, unsaid."""
+    shown = report.table(pl.DataFrame({"pair": [str(number) for number in range(rows)], "cosine": 0.5}), of=of).records
+    assert shown[-1].data["pair"] == last and len(shown) == min(rows, 50) + (last != "2")
 
 
 CHAIN = (analyzed_features, embeddings, embedding_space, fingerprints, near_duplicates)

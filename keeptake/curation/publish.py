@@ -12,6 +12,7 @@ import importlib.metadata
 import os
 import shutil
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +108,7 @@ def publish(
     write_jsonl(stage)
     write_parquet(stage)
     write_csv(stage)
-    return publish_staged(ledger, stage)
+    return publish_staged(ledger, stage, progress=progress)
 
 
 def stage_version(
@@ -129,8 +130,8 @@ def stage_version(
         takes = datasets.kept_takes(ledger, policy.name, policy.select.formula)
         if takes.is_empty():
             raise PublicationError(_nothing_chosen(policy, selection))
-        heard = datasets.heard_over_time(ledger, policy.name)
-        rows, scrubbed, contradicted = plan_rows(takes, heard, policy, pseudonym_key=pseudonym_key)
+        heard_of = partial(datasets.heard_over_time, ledger)
+        rows, scrubbed, contradicted = plan_rows(takes, heard_of, policy, pseudonym_key=pseudonym_key)
         if rows.is_empty():
             raise PublicationError(f"the policy {policy.name} keeps {takes.height} takes, but no clip of the length it asks for")
         digest = content_hash(rows, policy, FORMAT_VERSIONS)
@@ -210,7 +211,7 @@ def _next_version(ledger: Ledger, name: str, home: Path, digest: str) -> str:
     return f"v{ordinal}-{digest}"
 
 
-def publish_staged(ledger: Ledger, stage: Stage, *, packages: bool = True) -> Published:
+def publish_staged(ledger: Ledger, stage: Stage, *, packages: bool = True, progress: Progress = silent) -> Published:
     """Prove a staged version, make it visible by one rename, and record it; a version that is visible already is returned.
 
     Raises
@@ -221,9 +222,13 @@ def publish_staged(ledger: Ledger, stage: Stage, *, packages: bool = True) -> Pu
     if not stage.is_new:
         return _published(stage, gate=[])
     with ledger.claim(f"publishing {stage.name}"), named_failures(stage.folder):
+        progress("looking for leaks", 0, 1)
         check_leaks(ledger, stage)
+        progress("looking for leaks", 1, 1)
+        progress("card, Croissant and manifest", 0, 1)
         finish(stage)
-        report = inspect(stage.folder, location=stage.location, packages=packages)
+        progress("card, Croissant and manifest", 1, 1)
+        report = inspect(stage.folder, location=stage.location, packages=packages, progress=progress)
         if not report.is_passed:
             raise PublicationError(_refused(stage, report), check=READERS, found=report.table())
         os.sync()

@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,6 +38,8 @@ HASH_DIGITS = 12
 NAME = re.compile(rf"v([0-9]+)-[0-9a-f]{{{HASH_DIGITS}}}")
 _MAKING = ("policy", "formats", "features_versions", "scaler", "made_with")  # what a lineage says of how, not of what
 _JUDGED = ("tempo_bpm", "tempo_confidence", "key", "key_confidence", "vocals_probability")
+TAKES_AT_ONCE = 2_000
+Heard = Mapping[str, Mapping[str, Mapping[str, Any]]]  # audio hash → part → its values
 FEWEST_VOCALS = 0.1  # share of a clip: below, a breath of voice does not make it a song
 
 ROW: dict[str, Any] = {
@@ -95,17 +97,16 @@ class Planned(NamedTuple):
     contradicted: int  # rows whose prompt said what the clip contradicts
 
 
-def plan_rows(
-    takes: pl.DataFrame, heard: Mapping[str, Mapping[str, Mapping[str, Any]]], policy: Policy, *, pseudonym_key: str
-) -> Planned:
+def plan_rows(takes: pl.DataFrame, heard_of: Callable[[Sequence[str]], Heard], policy: Policy, *, pseudonym_key: str) -> Planned:
     """Make the rows of a version from the takes that were chosen.
 
     Parameters
     ----------
     takes : pl.DataFrame
         As `ledger.datasets.kept_takes` gives them.
-    heard : Mapping
-        Audio hash → part → values: beats, sections, tags and voices over time.
+    heard_of : callable
+        Beats, sections, tags and voices over time of audio files, by their hashes: asked for `TAKES_AT_ONCE` at a time, since of
+        all takes of a large dataset they fill the memory.
     policy : Policy
         How to cut, and which text a trainer reads.
     pseudonym_key : str
@@ -118,8 +119,7 @@ def plan_rows(
     scrubbed: Counter[str] = Counter()
     rows: list[dict[str, Any]] = []
     hearings: list[dict[str, Any]] = []
-    for take in takes.iter_rows(named=True):
-        parts = heard.get(take["audio_sha256"], {})
+    for take, parts in _heard(takes, heard_of):
         shared = _of_take(take, policy, pseudonym_key, scrubbed)
         cut = _cut(take, parts, policy)
         for number, clip in enumerate(cut):
@@ -133,6 +133,16 @@ def plan_rows(
         row["row_sha256"] = row_hash(row)
     lost = sum(row["prompt"] != wording for row, wording in zip(rows, wordings, strict=True))
     return Planned(pl.DataFrame(rows, schema={**ROW, "row_sha256": pl.String}).sort("id"), scrubbed, lost)
+
+
+def _heard(
+    takes: pl.DataFrame, heard_of: Callable[[Sequence[str]], Heard]
+) -> Iterator[tuple[dict[str, Any], Mapping[str, Mapping[str, Any]]]]:
+    """Each take with what was heard in it."""
+    for some in takes.iter_slices(TAKES_AT_ONCE):
+        heard = heard_of(some["audio_sha256"].to_list())
+        for take in some.iter_rows(named=True):
+            yield take, heard.get(take["audio_sha256"], {})
 
 
 def _wordings(hearings: list[dict[str, Any]], policy: Policy) -> list[str]:

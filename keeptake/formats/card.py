@@ -12,9 +12,10 @@ from typing import Any
 import polars as pl
 
 from keeptake.formats import ace_step, audiofolder, figures, hf_parquet, stable_audio, webdataset
+from keeptake.formats.shares import asked_shares, split_shares
 from keeptake.formats.sidecars import SPLITS
 
-CARD_VERSION = "3"  # 3: every column and its unit; no text breaks a table
+CARD_VERSION = "4"  # 4: shares beside those asked for; pictures say what they count and what they leave out
 FIGURES = "figures"
 _COLUMNS = (
     # In metadata.jsonl and the tars, in Parquet, and what it says.
@@ -64,7 +65,7 @@ def write(folder: Path, rows: pl.DataFrame, lineage: Mapping[str, Any]) -> None:
     parts = [
         _front_matter(folder, rows, lineage),
         _title(rows, lineage),
-        _counts(rows),
+        _counts(rows, lineage),
         *(f"![{name.replace('_', ' ')}]({FIGURES}/{name}.png)" for name in drawn),
         _left_out(lineage),
         _ways_in(folder, lineage),
@@ -80,7 +81,7 @@ def pictures(rows: pl.DataFrame, lineage: Mapping[str, Any]) -> dict[str, bytes]
     takes = rows.unique("parent", keep="first", maintain_order=True)
     threshold = lineage["policy"]["select"]["min_score"]
     drawn = {
-        "splits": figures.split_bar(split_counts(rows)),
+        "splits": figures.split_bar(split_counts(rows), asked_shares(lineage["policy"]["splits"])),
         "scores": figures.score_bars(
             lineage["score_histogram"], threshold=threshold, kept=figures.binned(takes["quality_score"].to_list())
         ),
@@ -135,11 +136,16 @@ def _title(rows: pl.DataFrame, lineage: Mapping[str, Any]) -> str:
     )
 
 
-def _counts(rows: pl.DataFrame) -> str:
-    lines = ["| split | clips | takes | minutes |", "|---|--:|--:|--:|"]
-    for split in SPLITS:
-        part = rows.filter(pl.col("split") == split)
-        lines.append(f"| {split} | {part.height:,} | {part['parent'].n_unique():,} | {part['duration_s'].sum() / 60:,.1f} |")
+def _counts(rows: pl.DataFrame, lineage: Mapping[str, Any]) -> str:
+    lines = ["| split | clips | takes | minutes | share of clips | of minutes | asked |", "|---|--:|--:|--:|--:|--:|--:|"]
+    for split, clips, takes, minutes, *shares in (
+        split_shares(rows, lineage["policy"]["splits"])
+        .select("split", "clips", "takes", "minutes", "of_clips", "of_minutes", "asked")
+        .iter_rows()
+    ):
+        cells = (split, f"{clips:,}", f"{takes:,}", f"{minutes:,.1f}", *(f"{share:.0%}" for share in shares))
+        lines.append(f"| {' | '.join(cells)} |")
+    lines[-1] += "\n\nShares are asked for of groups, which are never cut: clips and minutes come as near as these allow."
     empty = [split for split, count in split_counts(rows).items() if not count]
     note = (
         f"\n\nNothing fell into {' and '.join(empty)}: those folders do not exist, as readers refuse empty ones." if empty else ""

@@ -10,6 +10,7 @@ Belongs here: drawing. Does not: what is counted (the callers'), pictures of sin
 import io
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,6 +28,7 @@ DPI = 130
 PALETTE = 64  # colours of a picture, anti-aliased letters among them: a third of the bytes of all colours
 MOST_BARS = 12
 MOST_LETTERS = 32  # of a row's name
+LETTERS_AN_INCH = 7  # of a title, which begins beside the rows' names
 FIFTHS = ("C", "G", "D", "A", "E", "B", "F#", "Db", "Ab", "Eb", "Bb", "F")
 _ENHARMONIC = {"C#": "Db", "D#": "Eb", "Gb": "F#", "G#": "Ab", "A#": "Bb", "Cb": "B", "E#": "F", "Fb": "E", "B#": "C"}
 
@@ -57,13 +59,14 @@ def score_bars(counts: Sequence[int], *, threshold: float | None = None, kept: S
 
 
 def tempo_histogram(tempi_bpm: Sequence[Number]) -> bytes:
-    """Draw how tempi are distributed."""
+    """Draw how the tempi of takes are distributed."""
 
     def draw(axes: "Axes") -> None:
         axes.hist(_known(tempi_bpm), bins=list(range(40, 224, 4)), color=TAKES, edgecolor="white", linewidth=0.6)
         axes.set(xlim=(40, 220), xlabel="tempo (BPM)", ylabel="takes")
 
-    return _picture(draw, title="Tempo")
+    unknown = len(tempi_bpm) - _known(tempi_bpm).size
+    return _picture(draw, title=_title("Tempo of takes", {"unknown": unknown}))
 
 
 def duration_histogram(durations_s: Sequence[Number]) -> bytes:
@@ -89,7 +92,7 @@ def adherence_histogram(adherence: Sequence[Number]) -> bytes:
         axes.set(xlim=(0, 1), xlabel="agreement of prompt and audio", ylabel="takes")
 
     unknown = len(adherence) - _known(adherence).size
-    return _picture(draw, title="Prompt adherence" + (f" ({unknown:,} could not be judged)" if unknown else ""))
+    return _picture(draw, title=_title("Prompt adherence of takes", {"that could not be judged": unknown}))
 
 
 def category_bars(counts: Mapping[str, int], *, title: str, colour: str = TAKES) -> bytes:
@@ -114,35 +117,47 @@ def category_bars(counts: Mapping[str, int], *, title: str, colour: str = TAKES)
 
 def provider_bars(providers: Sequence[str]) -> bytes:
     """Draw takes by provider."""
-    return category_bars(Counter(providers), title="Provider")
+    return category_bars(Counter(providers), title="Takes by provider")
 
 
 def left_out_bars(reasons: Mapping[str, int]) -> bytes:
     """Draw what was left out, by the first rule that failed."""
-    return category_bars(reasons, title="Left out, by the first rule that failed", colour=ACCENT)
+    return category_bars(reasons, title="Takes left out, by the first rule that failed", colour=ACCENT)
 
 
-def split_bar(rows: Mapping[str, int]) -> bytes:
-    """Draw the splits as one bar of shares."""
+def split_bar(clips: Mapping[str, int], asked: Mapping[str, float]) -> bytes:
+    """Draw the splits as one bar of shares, below the one that was asked for.
+
+    Parameters
+    ----------
+    clips : mapping of split to int
+    asked : mapping of split to float, in [0, 1]
+    """
 
     def draw(axes: "Axes") -> None:
-        whole, start = max(1, sum(rows.values())), 0.0
+        whole, start, start_asked = max(1, sum(clips.values())), 0.0, 0.0
         for split, colour in SPLIT_COLOURS.items():
-            share = rows.get(split, 0) / whole
-            axes.barh(0, share, left=start, color=colour, height=0.5, label=f"{split}: {rows.get(split, 0):,} ({share:.0%})")
-            start += share
-        axes.set(xlim=(0, 1), ylim=(-0.3, 0.9))
-        axes.legend(frameon=False, ncols=3, loc="upper left", fontsize=9, borderaxespad=0, handlelength=1, columnspacing=2)
+            count, wanted = clips.get(split, 0), asked.get(split, 0.0)
+            label = f"{split}: {count:,} ({count / whole:.0%}, asked {wanted:.0%})"
+            axes.barh(0, count / whole, left=start, color=colour, height=0.5, label=label)
+            axes.barh(-0.42, wanted, left=start_asked, color=colour, height=0.14, alpha=0.5)
+            start, start_asked = start + count / whole, start_asked + wanted
+        axes.set(xlim=(0, 1), ylim=(-0.5, 0.9))
+        axes.legend(frameon=False, ncols=3, loc="upper left", fontsize=8, borderaxespad=0, handlelength=1, columnspacing=1.5)
         axes.axis("off")
 
-    return _picture(draw, title="Splits", height_in=1.4)
+    return _picture(draw, title="Clips by split, above what was asked for", height_in=1.6)
 
 
 def genre_by_tempo(genres: Sequence[str | None], tempi_bpm: Sequence[Number]) -> bytes:
-    """Draw how many takes there are of each genre at each tempo."""
+    """Draw how many clips there are of each genre at each tempo; the title counts those that are not in the picture."""
     known = [(genre or "unknown", tempo) for genre, tempo in zip(genres, tempi_bpm, strict=True) if tempo is not None]
     names = [name for name, _ in sorted(Counter(name for name, _ in known).items(), key=lambda item: (-item[1], item[0]))]
-    names = names[:MOST_BARS]
+    names, rarer = names[:MOST_BARS], names[MOST_BARS:]
+    left = {
+        "without a tempo": len(genres) - len(known),
+        f"of {len(rarer):,} rarer genres": sum(name in rarer for name, _ in known),
+    }
     edges = np.arange(50, 211, 10)
     counts = np.zeros((max(1, len(names)), len(edges) - 1))
     for name, tempo in known:
@@ -170,10 +185,12 @@ def genre_by_tempo(genres: Sequence[str | None], tempi_bpm: Sequence[Number]) ->
         axes.tick_params(length=0)
         axes.set_xlabel("tempo (BPM)")
 
-    return _picture(draw, title="Genre × tempo", height_in=max(1.8, 1.0 + 0.3 * len(counts)))
+    return _picture(draw, title=_title("Clips by genre × tempo", left), height_in=max(1.8, 1.0 + 0.3 * len(counts)))
 
 
-def asked_against_heard(asked_bpm: Sequence[Number], heard_bpm: Sequence[Number], verdicts: Sequence[str]) -> bytes:
+def asked_against_heard(
+    asked_bpm: Sequence[Number], heard_bpm: Sequence[Number], verdicts: Sequence[str], *, of: int | None = None
+) -> bytes:
     """Draw the tempo that was asked for against the tempo that is heard, with the lines of as asked, half and double.
 
     Parameters
@@ -181,6 +198,8 @@ def asked_against_heard(asked_bpm: Sequence[Number], heard_bpm: Sequence[Number]
     asked_bpm, heard_bpm : sequences of float or None
     verdicts : sequence of str
         `exact`, `half`, `double` or `wrong`; the two octaves share a colour.
+    of : int, optional
+        Takes that there are in all, where not all are given.
     """
     kinds = {"exact": (TAKES, ["exact"]), "half or double": ("#e0a93b", ["half", "double"]), "wrong": (ACCENT, ["wrong"])}
     points = [
@@ -215,11 +234,12 @@ def asked_against_heard(asked_bpm: Sequence[Number], heard_bpm: Sequence[Number]
         axes.set_ylabel("heard (BPM)", color=INK, fontsize=8)
         axes.legend(fontsize=8, frameon=False, loc="upper left")
 
-    return _picture(draw, title="Tempo asked against heard", width_in=4.6, height_in=4.4)
+    cut = f" ({len(points):,} of {of:,} takes)" if of is not None and of > len(points) else ""
+    return _picture(draw, title=f"Tempo asked against heard{cut}", width_in=4.6, height_in=4.4)
 
 
 def key_wheel(keys: Sequence[str | None]) -> bytes:
-    """Draw keys round the circle of fifths: major outside, the relative minor inside."""
+    """Draw the keys of takes round the circle of fifths: major outside, the relative minor inside."""
     counts: Counter[tuple[str, bool]] = Counter()
     for key in keys:
         if key:
@@ -246,8 +266,13 @@ def key_wheel(keys: Sequence[str | None]) -> bytes:
         axes.axis("off")
 
     unknown = sum(1 for key in keys if not key)
-    title = "Key" + (f" ({unknown:,} unknown)" if unknown else "")
-    return _picture(draw, title=title, width_in=4.6, height_in=4.8, polar=True)
+    return _picture(draw, title=_title("Key of takes", {"unknown": unknown}), width_in=4.6, height_in=4.8, polar=True)
+
+
+def _title(title: str, left: Mapping[str, int]) -> str:
+    """Write a title that counts what is not in the picture, by why."""
+    said = ", ".join(f"{count:,} {why}" for why, count in left.items() if count)
+    return f"{title} ({said})" if said else title
 
 
 def _name_rows(axes: "Axes", places: Sequence[float] | np.ndarray, names: Sequence[str]) -> None:
@@ -270,7 +295,8 @@ def _picture(
     figure = Figure(figsize=(width_in, height_in), dpi=DPI, layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     axes: Any = figure.add_subplot(projection="polar" if polar else None)
-    axes.set_title(title, loc="center" if polar else "left", color=INK, fontsize=11, fontweight="bold", pad=10)
+    place, said = "center" if polar else "left", fill(title, round(LETTERS_AN_INCH * width_in))
+    axes.set_title(said, loc=place, color=INK, fontsize=11, fontweight="bold", pad=10)
     if not polar:
         axes.spines[["top", "right", "left"]].set_visible(False)
         axes.spines["bottom"].set_color(QUIET)

@@ -19,6 +19,7 @@ from keeptake.formats import ace_step, audiocraft, audiofolder, hf_parquet, hugg
 from keeptake.formats.clips import MIN_PEAK
 from keeptake.formats.readers import Reading
 from keeptake.formats.sidecars import SPLITS
+from keeptake.stage import Progress, silent
 
 FILES_OF = {
     "has_parquet": hf_parquet.FOLDER,
@@ -63,7 +64,7 @@ class GateReport:
         ]
 
 
-def inspect(folder: Path, *, location: Path | None = None, packages: bool = True) -> GateReport:
+def inspect(folder: Path, *, location: Path | None = None, packages: bool = True, progress: Progress = silent) -> GateReport:
     """Read a version with every reader that it was written for.
 
     Parameters
@@ -78,12 +79,21 @@ def inspect(folder: Path, *, location: Path | None = None, packages: bool = True
     location = (location or folder).resolve()
     rows = expected(folder)
     counts = {split: rows.filter(pl.col("split") == split).height for split in SPLITS}
-    readings = [clips(folder, rows, split) for split in SPLITS if counts[split]]
+    splits = [split for split in SPLITS if counts[split]]
+    readings = []
+    for done, split in enumerate(splits, start=1):
+        progress("decoding every clip", done - 1, len(splits))
+        readings.append(clips(folder, rows, split))
+        progress("decoding every clip", done, len(splits))
     readings.extend(unwritten(folder, counts))
-    for split in (split for split in SPLITS if counts[split]):
+    for done, split in enumerate(splits, start=1):
+        progress("reading by the trainers' rules", done - 1, len(splits))
         readings.extend(_by_rules(folder, split, counts[split], location))
+        progress("reading by the trainers' rules", done, len(splits))
     if packages and hugging_face.is_installed():
+        progress("reading by datasets and webdataset", 0, 1)
         readings.extend(hugging_face.read_back(folder, counts))
+        progress("reading by datasets and webdataset", 1, 1)
     for reading in readings:
         if reading.rows_in != counts[reading.split]:
             reading.lose("all", f"{reading.rows_in} rows are there, {counts[reading.split]} were meant to be")

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from keeptake.embedding.models import JointEmbedder
 
 PAGE_ROWS = 20_000
+COMPARED = ("exact", "half", "double", "wrong")  # verdicts on a tempo that was asked for and heard
 
 _HEARD_COLUMNS = [name for name in HEARD if name in features.c]
 _LAGGING = f"""
@@ -78,6 +79,23 @@ def judge_lagging(
             upsert(connection, adherence, _rows(judged, rules), conflict=("generation",))
         counts += [_counted(judged, term) for term in WEIGHTS]
     return pl.concat(counts).group_by("term", "verdict").agg(pl.col("takes").sum()).sort("term", "takes", "verdict")
+
+
+def verdict_counts(ledger: Ledger) -> pl.DataFrame:
+    """How often each verdict, or reason why there is none, stands over all judged takes: `term, verdict, takes`."""
+    return ledger.arrow(
+        f"""
+        SELECT t.key AS term, coalesce(t.value->>'verdict', t.value->>'reason') AS verdict, count(*) AS takes
+        FROM adherence a JOIN generations g ON g.id = a.generation CROSS JOIN LATERAL jsonb_each(a.terms) t
+        WHERE {LIVING} GROUP BY 1, 2 ORDER BY 1, 3, 2
+        """
+    )
+
+
+def takes_in(counts: pl.DataFrame) -> int:
+    """How many takes stand behind counts of verdicts: each has a verdict, or a reason, of every term."""
+    of_terms: list[int] = counts.group_by("term").agg(pl.col("takes").sum())["takes"].to_list()
+    return max(of_terms, default=0)
 
 
 def tempo_scatter(ledger: Ledger, *, most: int = 5_000) -> pl.DataFrame:

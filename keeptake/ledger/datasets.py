@@ -4,7 +4,6 @@ Conventions: bulk reads come as Polars frames through Arrow; what a policy says 
 published in `dataset_versions` and `dataset_rows`. Belongs here: the SQL. Does not: choosing (`keeptake/curation/`), files.
 """
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -62,9 +61,8 @@ ORDER BY g.generation_id COLLATE "C"
 """
 
 _HEARD = """
-SELECT DISTINCT an.audio_sha256, an.part, an.result::text AS result
-FROM selections s JOIN generations g ON g.id = s.generation JOIN analyses an ON an.audio_sha256 = g.audio_sha256
-WHERE s.policy = '{policy}' AND s.is_kept AND an.part IN ('rhythm', 'structure', 'style', 'vocals') AND an.status = 'ok'
+SELECT audio_sha256, part, result FROM analyses
+WHERE audio_sha256 = ANY(:files) AND part IN ('rhythm', 'structure', 'style', 'vocals') AND status = 'ok'
 """
 
 _PREVIOUS = f"""
@@ -143,11 +141,12 @@ def kept_by_genre(ledger: Ledger, policy: str) -> dict[str, int]:
     return dict(counted.iter_rows())
 
 
-def heard_over_time(ledger: Ledger, policy: str) -> dict[str, dict[str, dict[str, Any]]]:
-    """Beats, sections and tags of the kept takes' audio: hash → part → its values."""
+def heard_over_time(ledger: Ledger, files: Sequence[str]) -> dict[str, dict[str, dict[str, Any]]]:
+    """Beats, sections and tags of audio files: hash → part → its values."""
     heard: dict[str, dict[str, dict[str, Any]]] = {}
-    for sha256, part, result in ledger.arrow(_HEARD.format(policy=_plain(policy))).iter_rows():
-        heard.setdefault(sha256, {})[part] = json.loads(result)
+    with ledger.begin() as connection:
+        for sha256, part, result in connection.execute(sa.text(_HEARD), {"files": list(files)}):
+            heard.setdefault(sha256, {})[part] = result
     return heard
 
 
@@ -158,13 +157,6 @@ def prompt_keys(ledger: Ledger, policy: str) -> pl.DataFrame:
         f"WHERE s.policy = '{_plain(policy)}' AND s.is_kept"
     )
     return ledger.arrow(query).select("generation_id", prompt_key=prompt_key(pl.col("prompt")))
-
-
-def asked_alike(ledger: Ledger, prompt: str, *, most: int) -> list[str]:
-    """Takes whose prompts read as this one does to splits: their ids in order, `most` at most."""
-    takes = ledger.arrow("SELECT generation_id, user_prompt AS prompt FROM generations")
-    alike = takes.filter(prompt_key(pl.col("prompt")) == prompt_key(pl.lit(prompt)))
-    return alike["generation_id"].sort().head(most).to_list()
 
 
 def vectors(ledger: Ledger) -> dict[str, np.ndarray]:
@@ -187,6 +179,15 @@ def versions(ledger: Ledger, name: str | None = None) -> list[dict[str, Any]]:
     with ledger.begin() as connection:
         found = connection.execute(query.order_by(dataset_versions.c.name, dataset_versions.c.ordinal)).mappings()
         return [dict(row) for row in found]
+
+
+def readings_of(ledger: Ledger, name: str, version: str) -> list[dict[str, Any]]:
+    """What each reader said of a version before it became visible; nothing of one that was recorded after a killed run."""
+    query = sa.select(dataset_versions.c.lineage["gate"]).where(
+        dataset_versions.c.name == name, dataset_versions.c.version == version
+    )
+    with ledger.begin() as connection:
+        return connection.scalar(query) or []
 
 
 def record_version(ledger: Ledger, version: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> None:

@@ -67,6 +67,24 @@ def features_of_day(ledger: Ledger, day: str) -> pl.DataFrame:
     )
 
 
+def unheard_of_day(ledger: Ledger, day: str) -> dict[str, int]:
+    """Takes of a day whose audio is stored and cannot be heard or placed, by reason."""
+    frame = ledger.arrow(
+        "SELECT a.analysis_reason AS reason, count(*) AS n FROM generations g JOIN audio a ON a.sha256 = g.audio_sha256"
+        f" WHERE g.captured_on = {_date(day)} AND a.analysis_reason IS NOT NULL AND {LIVING} GROUP BY 1 ORDER BY 2 DESC, 1"
+    )
+    return dict(frame.iter_rows())
+
+
+def fingerprints_of_day(ledger: Ledger, day: str) -> int:
+    """Audio files of a day that have a fingerprint."""
+    frame = ledger.arrow(
+        "SELECT count(*) AS n FROM fingerprints"
+        f" WHERE audio_sha256 IN (SELECT audio_sha256 FROM generations WHERE captured_on = {_date(day)} AND {LIVING})"
+    )
+    return int(frame.item())
+
+
 def analysis_rate_of_day(ledger: Ledger, day: str) -> float | None:
     """Seconds of audio heard for a second of CPU, over the files of a day."""
     frame = ledger.arrow(
