@@ -1,5 +1,7 @@
 """Generations pulled from the sources into the ledger, as captured."""
 
+from collections.abc import Iterator, Mapping
+
 import dagster as dg
 
 from assets import report
@@ -12,6 +14,8 @@ from keeptake.settings import settings
 from keeptake.sources.pull import pull_sources, today
 from resources.ledger import LedgerResource
 
+SOURCES = "every_source_was_read"
+
 
 @dg.asset(
     partitions_def=capture_day,
@@ -19,12 +23,16 @@ from resources.ledger import LedgerResource
     kinds={"python", "postgres"},
     owners=["team:data"],
     metadata={"dagster/column_schema": report.schema_of(generations), "dagster/table_name": "public.generations"},
+    check_specs=[dg.AssetCheckSpec(SOURCES, asset="raw_generations", description="No folder, feed or table failed.")],
 )
-def raw_generations(context: dg.AssetExecutionContext, ledger: LedgerResource) -> dg.MaterializeResult[None]:
+def raw_generations(
+    context: dg.AssetExecutionContext, ledger: LedgerResource
+) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult[None]]:
     """Generations that the ledger accepted on this day, from the API and from every source."""
     day, store = context.partition_key, ledger.get()
     pulled = pull_sources(store, settings(), progress=to_log(context.log.info)) if day == today() else None
-    return dg.MaterializeResult(
+    yield _reading(pulled.failed if pulled else {})
+    yield dg.MaterializeResult(
         metadata={
             "dagster/partition_row_count": sum(day_counts(store, day).values()),
             "pulled": dg.MetadataValue.json(pulled.as_dict() if pulled else {}),
@@ -33,4 +41,15 @@ def raw_generations(context: dg.AssetExecutionContext, ledger: LedgerResource) -
             "refused": report.counts(overviews.refusals_of_day(store, day)),
             "examples": report.table(overviews.arrivals_of_day(store, day)),
         }
+    )
+
+
+def _reading(failed: Mapping[str, str]) -> dg.AssetCheckResult:
+    """Warn of sources that could not be read: what they bring is missing, and the others hide it."""
+    said = "; ".join(f"{name}: {why}" for name, why in failed.items())
+    return dg.AssetCheckResult(
+        check_name=SOURCES,
+        passed=not failed,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=said or "every source was read, where there was one to read",
     )

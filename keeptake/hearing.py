@@ -203,7 +203,7 @@ class FileHeard:
 def hear_file(
     path: Path, *, file: str | None = None, parts: Collection[str] | None = None, networks: Networks | None = None
 ) -> FileHeard:
-    """Hear one file from anywhere; one that is missing, or that custody would refuse, is a result too.
+    """Hear one file from anywhere; one that is missing, or is no audio that decodes whole, is a result too.
 
     Parameters
     ----------

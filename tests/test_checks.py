@@ -8,12 +8,15 @@ import sqlalchemy as sa
 
 from assets import checks, exports
 from assets.partitions import by_policy, policies
+from assets.raw_generations import raw_generations
 from dagster_project import failures
 from dagster_project.failures import evaluations_of, failure_of
 from dagster_project.home import dagster_url, write_instance
 from keeptake.curation.publish import LEAKS
 from keeptake.ledger.datasets import record_version
 from keeptake.ledger.scores import score_lagging
+from keeptake.settings import settings
+from keeptake.sources.pull import today
 from resources.audio_store import AudioStoreResource
 from resources.ledger import LedgerResource
 
@@ -172,3 +175,24 @@ def test_a_datasets_failed_check_does_not_go_under_in_anothers_pass(instance):
     key = dg.AssetCheckKey(dg.AssetKey("dataset_manifest"), LEAKS)
     seen = instance.event_log_storage.get_asset_check_partition_info([key])
     assert {each.partition_key: each.latest_execution_status.value for each in seen} == {bad: "FAILED", good: "SUCCEEDED"}
+
+
+def test_a_source_that_cannot_be_read_is_a_warning_of_the_days_run(ledger, tmp_path, monkeypatch):
+    """A feed that failed stood in a JSON text that nobody opens, while the others made the run look well."""
+    (tmp_path / "feeds.toml").write_text("[[table]]\nname = 'away'\nurl = 'env:KEEPTAKE_NO_SUCH_VARIABLE'\n")
+    monkeypatch.setenv("KEEPTAKE_FEEDS_FILE", str(tmp_path / "feeds.toml"))
+    monkeypatch.setenv("KEEPTAKE_HOME", str(tmp_path))
+    settings.cache_clear()
+
+    def look(day):
+        done = dg.materialize([raw_generations], resources={"ledger": LedgerResource(url=ledger.url)}, partition_key=day)
+        (check,) = done.get_asset_check_evaluations()
+        return check
+
+    try:
+        warned = look(today())
+        assert (warned.passed, warned.severity) == (False, dg.AssetCheckSeverity.WARN)
+        assert "away: the environment variable KEEPTAKE_NO_SUCH_VARIABLE" in warned.description
+        assert look("2026-01-02").passed, "another day pulls nothing"
+    finally:
+        settings.cache_clear()

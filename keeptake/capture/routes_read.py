@@ -1,4 +1,4 @@
-"""Routes that show records, statistics and neighbours, and stream exports.
+"""Routes that show records and statistics, and stream exports.
 
 Belongs here: parameters in, answers out. Does not: SQL (`ledger/`), the shape of a record (`records.public_record`).
 """

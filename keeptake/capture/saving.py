@@ -30,10 +30,10 @@ class Saved(NamedTuple):
 
 
 async def save(pool: ServingPool, records: Sequence[Accepted], actor: str, step: Step = no_step) -> list[Saved]:
-    """Save generations in one transaction and say what became of each, in order.
+    """Save generations, new ones in one transaction, and say what became of each, in order.
 
-    A generation that is known under the same capture fields is a replay: what its feedback changes is applied. One that is
-    known under others is in conflict.
+    A generation that is known under the same capture fields is a replay: what its feedback changes is applied, by itself. One
+    that is known under others is in conflict.
     """
     told_apart = identified(records)
     first: dict[str, tuple[Accepted, bytes]] = {}

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from keeptake.capture.problems import MEDIA_TYPE, ProblemDocument
+from keeptake.capture.problems import MEDIA_TYPE, ProblemDocument, problem_document
 from keeptake.json_values import MAX_INTEGER, MAX_MAGNITUDE, MAX_TEXT, MIN_MAGNITUDE
 from keeptake.records import LATEST_YEAR, MAX_BPM, MAX_COST, MAX_DIMENSIONS, MAX_DURATION_S, MAX_LENGTH, RESERVED_IDS
 
@@ -348,16 +348,10 @@ _MEANINGS = {
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Documentation of error answers."""
-    example = {
-        "type": "urn:keeptake:problem:{code}",
-        "title": "{title}",
-        "instance": "/api/training-metadata",
-        "requestId": "7f3a9c0d1e2b4a58",
-        "errors": [],
-    }
     documented: dict[int | str, dict[str, Any]] = {}
     for status in statuses:
-        shown = example | {"status": status, "code": f"status-{status}", "detail": _MEANINGS[status], "title": _MEANINGS[status]}
+        path, request_id = "/api/training-metadata", "7f3a9c0d1e2b4a58"
+        shown = problem_document(status, "name-of-the-case", _MEANINGS[status], instance=path, request_id=request_id)
         content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemDocument"}, "example": shown}}
         documented[status] = {"description": _MEANINGS[status], "content": content}
     return documented

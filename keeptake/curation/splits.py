@@ -15,8 +15,8 @@ from keeptake.curation.groups import NO_SPLIT, anchors, components, contradicted
 from keeptake.curation.policy import Splits
 from keeptake.errors import LeftOutReason
 
-SPLITS = ("test", "valid", "train")  # in the order of who stays where two of them turn out to be related
-CODE = {split: code for code, split in enumerate(SPLITS, start=1)}
+RANKED = ("test", "valid", "train")  # in the order of who stays where two of them turn out to be related
+CODE = {split: code for code, split in enumerate(RANKED, start=1)}
 PREVIOUS = {
     "generation": pl.Int64,
     "file_id": pl.String,

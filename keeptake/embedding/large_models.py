@@ -155,14 +155,14 @@ def _embed_pieces(mono: Sequence[np.ndarray], window: int, run: Callable[[list[n
         # The last piece reaches back so that it is as long as the others.
         starts = [min(start, samples.size - length) for start in range(0, samples.size, length)]
         pieces += [(number, samples[start : start + length]) for start in starts]
-    sums: dict[int, list[np.ndarray]] = {}
+    vectors: dict[int, list[np.ndarray]] = {}
     for length in sorted({piece.size for _, piece in pieces}):
         alike = [each for each in pieces if each[1].size == length]
         for first in range(0, len(alike), PIECES_A_BATCH):
             batch = alike[first : first + PIECES_A_BATCH]
             for (number, _), vector in zip(batch, _unit(run([piece for _, piece in batch])), strict=True):
-                sums.setdefault(number, []).append(vector)
-    return np.stack([np.mean(sums[number], axis=0) for number in range(len(mono))])
+                vectors.setdefault(number, []).append(vector)
+    return np.stack([np.mean(vectors[number], axis=0) for number in range(len(mono))])
 
 
 def _run(model: Any, call: Any, inputs: Any, output_of: Callable[[Any], Any]) -> np.ndarray:  # noqa: ANN401 -- see _load

@@ -45,8 +45,6 @@ class ToHear(NamedTuple):
     """An audio file that waits to be heard."""
 
     sha256: str
-    storage_key: str
-    duration_s: float
     parts: tuple[str, ...]  # missing or stale
 
 
@@ -69,7 +67,7 @@ def versions_text(versions: Mapping[str, str]) -> str:
 
 
 _PENDING = f"""
-    SELECT DISTINCT a.sha256, a.storage_key, a.duration_s
+    SELECT DISTINCT a.sha256
     FROM generations g JOIN audio a ON a.sha256 = g.audio_sha256 LEFT JOIN features f ON f.audio_sha256 = a.sha256
     WHERE g.captured_on = :day AND {LIVING} AND a.analysis_reason IS NULL AND f.versions IS DISTINCT FROM :versions
     ORDER BY a.sha256
@@ -105,8 +103,8 @@ def audio_to_hear(ledger: Ledger, day: str, versions: Mapping[str, str]) -> list
         ).all()
     have = {(row.audio_sha256, row.part, row.version) for row in current}
     return [
-        ToHear(sha256, key, duration_s, tuple(part for part, version in versions.items() if (sha256, part, version) not in have))
-        for sha256, key, duration_s in files
+        ToHear(sha256, tuple(part for part, version in versions.items() if (sha256, part, version) not in have))
+        for (sha256,) in files
     ]
 
 

@@ -31,8 +31,6 @@ class ToFingerprint(NamedTuple):
     """An audio file that waits for its fingerprint."""
 
     sha256: str
-    storage_key: str
-    duration_s: float
 
 
 class Fingerprinted(NamedTuple):
@@ -52,7 +50,7 @@ class CompareReport(NamedTuple):
 
 
 _PENDING = f"""
-    SELECT DISTINCT a.sha256, a.storage_key, a.duration_s
+    SELECT DISTINCT a.sha256
     FROM generations g JOIN audio a ON a.sha256 = g.audio_sha256 LEFT JOIN fingerprints p ON p.audio_sha256 = a.sha256
     WHERE g.captured_on = :day AND {LIVING} AND a.analysis_reason IS NULL AND p.version IS DISTINCT FROM :version
     ORDER BY a.sha256

@@ -21,8 +21,6 @@ class ToEmbed(NamedTuple):
     """An audio file that waits to be placed."""
 
     sha256: str
-    storage_key: str
-    duration_s: float
 
 
 class PromptToEmbed(NamedTuple):
@@ -41,7 +39,7 @@ class Embedded(NamedTuple):
 
 _HAS_VECTOR = "EXISTS (SELECT FROM embeddings e WHERE e.audio_sha256 = {audio} AND e.model = :model AND e.version = :version)"
 _PENDING = f"""
-    SELECT DISTINCT a.sha256, a.storage_key, a.duration_s
+    SELECT DISTINCT a.sha256
     FROM generations g JOIN audio a ON a.sha256 = g.audio_sha256
     WHERE g.captured_on = :day AND g.status IN ('analyzed', 'embedded', 'scored') AND {LIVING}
       AND NOT {_HAS_VECTOR.format(audio="a.sha256")}

@@ -112,14 +112,14 @@ def _below(folder: Path) -> Iterator[Path]:
 def _record_of(path: Path, folder: Path) -> bytes | None:
     try:
         with path.open("rb") as file:
-            content = hashlib.file_digest(file, "sha256")
+            identity = hashlib.file_digest(file, "sha256")
     except OSError:
         return None
     url = path.relative_to(folder).as_posix()
     words = re.sub(r"[\s_-]+", " ", path.stem).strip() or path.name
-    content.update(os.fsencode(url))
+    identity.update(os.fsencode(url))
     record = {
-        "generationId": f"{_NOT_IN_ID.sub('-', path.stem)[:80]}:{content.hexdigest()[:24]}",
+        "generationId": f"{_NOT_IN_ID.sub('-', path.stem)[:80]}:{identity.hexdigest()[:24]}",
         "userId": "local",
         "userPrompt": words,
         "audioUrl": f"./{url}" if ":" in url else url,  # a colon in its first part would read as a scheme
