@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import dagster as dg
 
 from assets import report
-from assets.partitions import capture_day
+from assets.partitions import capture_day, check_of_each
 from keeptake.embedding import DEFAULT_MODEL, PROMPTS
 from keeptake.embedding.further import by_each_model
 from keeptake.embedding.models import version_of
@@ -30,7 +30,7 @@ COMPLETE = "every_model_placed_each_take"
     owners=["team:ml"],
     deps=["analyzed_features"],
     metadata={"dagster/column_schema": report.schema_of(tables.embeddings), "dagster/table_name": "public.embeddings"},
-    check_specs=[dg.AssetCheckSpec(COMPLETE, asset="embeddings", description="Each configured model placed each take.")],
+    check_specs=[check_of_each(capture_day, "embeddings", COMPLETE, "Each configured model placed each take.")],
 )
 def embeddings(
     context: dg.AssetExecutionContext,

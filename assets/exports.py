@@ -5,13 +5,12 @@ visible by one rename. Where nothing is staged, since the visible version says t
 """
 
 from collections.abc import Callable, Iterator
-from warnings import catch_warnings, simplefilter
 
 import dagster as dg
 import polars as pl
 
 from assets import report
-from assets.partitions import by_policy
+from assets.partitions import by_policy, check_of_each
 from keeptake.curation.building import Stage, staged, write_csv, write_jsonl, write_parquet
 from keeptake.curation.publish import LEAKS, READERS, publish_staged
 from keeptake.datasets import find, show_version
@@ -66,14 +65,6 @@ def analysis_csv(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None
     return _write(context.partition_key, write_csv)
 
 
-def _check_of_a_version(name: str, description: str, *, blocking: bool = True) -> dg.AssetCheckSpec:
-    with catch_warnings():  # by policy, or one dataset's failure goes under in another's pass: a preview in Dagster 1.13
-        simplefilter("ignore", dg.PreviewWarning)
-        return dg.AssetCheckSpec(
-            name, asset="dataset_manifest", blocking=blocking, description=description, partitions_def=by_policy
-        )
-
-
 @dg.asset(
     partitions_def=by_policy,
     group_name="published",
@@ -81,9 +72,9 @@ def _check_of_a_version(name: str, description: str, *, blocking: bool = True) -
     owners=["team:ml"],
     deps=["training_jsonl", "training_parquet", "analysis_csv"],
     check_specs=[
-        _check_of_a_version(LEAKS, "Nothing stands in two splits."),
-        _check_of_a_version(READERS, "Each reader reads each row."),
-        _check_of_a_version(SHARES, "Clips and minutes of each split are about as the policy asks.", blocking=False),
+        check_of_each(by_policy, "dataset_manifest", LEAKS, "Nothing stands in two splits.", blocking=True),
+        check_of_each(by_policy, "dataset_manifest", READERS, "Each reader reads each row.", blocking=True),
+        check_of_each(by_policy, "dataset_manifest", SHARES, "Clips and minutes of each split are about as the policy asks."),
     ],
 )
 def dataset_manifest(

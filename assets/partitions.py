@@ -1,6 +1,7 @@
 """How the graph is cut: takes by the day of their capture, datasets by their policy."""
 
 from collections.abc import Iterable
+from warnings import catch_warnings, simplefilter
 
 import dagster as dg
 
@@ -31,3 +32,12 @@ def known_policies(names: Iterable[str]) -> list[str]:
     """Those whose datasets can be asked for, in their order: a policy that came later waits until definitions are loaded anew."""
     known = set(by_policy.get_partition_keys())
     return [name for name in names if name in known]
+
+
+def check_of_each(
+    partitions: dg.PartitionsDefinition[str], asset: str, name: str, description: str, *, blocking: bool = False
+) -> dg.AssetCheckSpec:
+    """A check that stands for each partition by itself: else one day's or dataset's failure goes under in another's pass."""
+    with catch_warnings():  # a preview in Dagster 1.13
+        simplefilter("ignore", dg.PreviewWarning)
+        return dg.AssetCheckSpec(name, asset=asset, blocking=blocking, description=description, partitions_def=partitions)

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 import dagster as dg
 
 from assets import report
-from assets.partitions import capture_day
+from assets.partitions import capture_day, check_of_each
 from keeptake.ledger import overviews
 from keeptake.ledger.status import day_counts
 from keeptake.ledger.tables import generations
@@ -23,7 +23,7 @@ SOURCES = "every_source_was_read"
     kinds={"python", "postgres"},
     owners=["team:data"],
     metadata={"dagster/column_schema": report.schema_of(generations), "dagster/table_name": "public.generations"},
-    check_specs=[dg.AssetCheckSpec(SOURCES, asset="raw_generations", description="No folder, feed or table failed.")],
+    check_specs=[check_of_each(capture_day, "raw_generations", SOURCES, "No folder, feed or table failed.")],
 )
 def raw_generations(
     context: dg.AssetExecutionContext, ledger: LedgerResource

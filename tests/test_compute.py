@@ -153,7 +153,7 @@ def test_control_the_standard_executor_loses_its_neighbours(work, tmp_path, monk
 
     monkeypatch.setenv("DEATHS", str(tmp_path / "deaths"))
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as executor:
-        neighbour = executor.submit(work.sleep, 60)
+        neighbour = executor.submit(work.sleep, 15)
         executor.submit(work.die_of, -1)
         behind = executor.submit(work.sleep, 0)
         assert isinstance(neighbour.exception(), BrokenProcessPool)

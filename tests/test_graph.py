@@ -88,6 +88,14 @@ def test_a_version_is_proved_for_its_own_policy():
     assert {partitioning(graph.get(key).partitions_def) for key in proofs} == {"policy"}
 
 
+def test_what_a_run_tells_of_its_day_stands_for_that_day():
+    """A warning of one day's run went under in the next day's pass."""
+    graph = build_definitions().resolve_asset_graph()
+    of_day = {"every_source_was_read", "every_model_placed_each_take"}
+    found = {key.name: partitioning(graph.get(key).partitions_def) for key in graph.asset_check_keys if key.name in of_day}
+    assert found == dict.fromkeys(of_day, "day")
+
+
 def test_blocking_checks_stand_beside_what_they_guard():
     graph = build_definitions().resolve_asset_graph()
     assert {key.name for key in graph.asset_check_keys if graph.get(key).blocking} == BLOCKING
