@@ -212,9 +212,9 @@ def test_takes_of_an_older_version_of_the_model_are_placed_anew(running, home_up
     requests = ticked(sensors.outdated_places).run_requests
     assert sorted(request.partition_key for request in requests) == days
 
-    for request in requests:
-        tags = [{"key": "dagster/partition", "value": request.partition_key}]
-        home_up.wait_for_success(running, home_up.launch(running, "place_anew", tags))
+    asked = [[{"key": "dagster/partition", "value": request.partition_key}] for request in requests]
+    for run in [home_up.launch(running, "place_anew", tags) for tags in asked]:  # all at once, as the daemon does
+        home_up.wait_for_success(running, run)
     in_use = "SELECT DISTINCT model_version FROM embedding_scalers WHERE is_current"
     assert home_up.numbers(running, in_use) == present
     assert isinstance(ticked(sensors.outdated_places), dg.SkipReason)
@@ -335,6 +335,6 @@ def test_at_night_the_snapshots_of_days_with_new_scores_are_written_anew(running
     assert len(days) > 1
     requests = home_up.requested_by(running, "nightly_snapshots", tick["timestamp"])
     assert set(days) <= set(partitions_of(requests))
-    for request in requests:
-        home_up.wait_for_success(running, home_up.launch(running, "renew_snapshots", request["tags"]))
+    for run in [home_up.launch(running, "renew_snapshots", request["tags"]) for request in requests]:
+        home_up.wait_for_success(running, run)
     assert not set(days) & set(partitions_of(home_up.requested_by(running, "nightly_snapshots", tick["timestamp"])))
