@@ -22,6 +22,7 @@ from keeptake.progress import to_log
 from keeptake.settings import settings
 from resources.ledger import LedgerResource
 
+READING = ("reader", "split", "asked", "rows_in", "rows_out", "losses")
 SHARES = "shares_are_as_asked"  # tells, and keeps no version from becoming visible
 
 
@@ -106,7 +107,9 @@ def dataset_manifest(
 
 def _passed(ledger: Ledger, present: Stage) -> Iterator[dg.AssetCheckResult]:
     """Show the checks of a visible version, with what each reader said of it, and whether its splits are as large as asked."""
-    readings = report.table(pl.DataFrame(readings_of(ledger, present.name, present.version)))
+    # The ledger's JSON has lost the order of the columns.
+    read = [{name: row.get(name) for name in READING} for row in readings_of(ledger, present.name, present.version)]
+    readings = report.table(pl.DataFrame(read))
     yield dg.AssetCheckResult(check_name=LEAKS, passed=True, metadata={"version": present.version})
     yield dg.AssetCheckResult(check_name=READERS, passed=True, metadata={"version": present.version, "readers": readings})
     rows, asked = present.rows, present.lineage["policy"]["splits"]

@@ -706,6 +706,7 @@ def test_the_graph_shows_the_check_that_blocks(studio, staged_version, damage):
     if damage is None:
         assert {name: check.passed for name, check in found.items()} == {LEAKS: True, READERS: True, SHARES: True} and is_visible
         assert len(found[READERS].metadata["readers"].records) > 5
+        assert next(iter(found[READERS].metadata["readers"].records[0].data)) == "reader", "in the order in which people read"
     else:
         assert {name: check.passed for name, check in found.items()} == {damage: False} and not is_visible
         assert found[damage].metadata["rows"].value >= 1 and "publish" in found[damage].description
