@@ -23,7 +23,7 @@ from keeptake.ledger.soundness import problems
 from keeptake.ledger.status import good_takes, pending_by_day
 from keeptake.ledger.vectors import outdated_by_day
 from keeptake.settings import settings
-from keeptake.sources.pull import has_news, today
+from keeptake.sources.pull import has_news, read_asks, today
 from keeptake.warehouse import outdated_snapshots
 from resources.audio_store import AudioStoreResource
 from resources.ledger import LedgerResource
@@ -101,8 +101,10 @@ def _outcomes(instance: dg.DagsterInstance, job_name: str) -> Iterator[tuple[str
 def arrivals(context: dg.SensorEvaluationContext, ledger: LedgerResource) -> dg.SensorResult | dg.SkipReason:
     """Ask for the days with pending rows."""
     pending = pending_by_day(ledger.get())
-    if has_news(ledger.get(), settings()):
+    asks = read_asks(context.cursor)
+    if has_news(ledger.get(), settings(), asks):
         pending[today()] = pending.get(today(), 0) + 1
+    context.update_cursor(json.dumps(asks))
     busy = partitions_in_flight(context.instance, take_to_score.name)
     tired = resting_partitions(context.instance, take_to_score.name) if pending else set()
     days = days_to_request(pending, busy | tired, most=MAX_DAYS_A_TICK)

@@ -11,6 +11,7 @@ from dagster_project.lost_runs import read_seen
 from dagster_project.sensors import Asked, days_to_request, policies_to_publish, read_asked, resting, rules_of, with_rules
 from keeptake.curation.policy import Policy
 from keeptake.settings import settings
+from keeptake.sources.pull import read_asks
 from resources.audio_store import AudioStoreResource
 from resources.ledger import LedgerResource
 
@@ -31,11 +32,12 @@ def test_todays_takes_come_before_a_years_history():
 def test_any_cursor_is_read(cursor):
     assert all(isinstance(asked.good, int) for asked in read_asked(cursor).values())
     assert all(isinstance(run_id, str) for run_id in read_seen(cursor))
+    assert all(ask.rest_s is not None for ask in read_asks(cursor).values())
 
 
 @pytest.mark.parametrize("cursor", ["[]", "1", '{"a": "x"}', '{"a": [1]}', '{"a": ["x", "y"]}', "{", "null"])
 def test_a_cursor_that_makes_no_sense_counts_as_none(cursor):
-    assert read_asked(cursor) == {} and read_seen(cursor) == []
+    assert read_asked(cursor) == {} and read_seen(cursor) == [] and read_asks(cursor) == {}
 
 
 def test_a_large_dataset_waits_for_a_share_of_itself():

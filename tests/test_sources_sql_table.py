@@ -16,7 +16,7 @@ from keeptake.settings import Settings
 from keeptake.sources import pull
 from keeptake.sources.config import TableConfig
 from keeptake.sources.intake import take_in
-from keeptake.sources.pull import has_news, import_source, pull_sources
+from keeptake.sources.pull import has_news, import_source, pull_sources, read_asks
 from keeptake.sources.sql_table import TableSource
 
 PRISMA = """
@@ -210,9 +210,11 @@ def test_news_that_no_run_can_take_in_are_asked_for_ever_more_seldom(workstation
     (tmp_path / "feeds.toml").write_text(f"[[table]]\nname='stuck'\nurl='{workstation.url}'\ntable='broken'\n")
     settings = Settings(home=tmp_path, feeds_file=tmp_path / "feeds.toml", _env_file=None)
     monkeypatch.setattr(pull, "REMOTE_EVERY_S", 0.2)
-    asked = 0
+    asked, cursor_of_sensor = 0, "{}"
     for _ in range(20):
-        asked += has_news(ledger, settings)
+        asks = read_asks(cursor_of_sensor)  # in a process of its own, as after each minute of the daemon
+        asked += has_news(ledger, settings, asks)
+        cursor_of_sensor = json.dumps(asks)
         pull_sources(ledger, settings)
         time.sleep(0.1)
     assert 2 <= asked <= 4, "at 0, 0.2, 0.6 and 1.4 s"

@@ -4,6 +4,8 @@ Belongs here: from a text, the settings or the feeds file to sources. Does not: 
 records (`intake.py`).
 """
 
+import hashlib
+import json
 import logging
 import time
 from collections.abc import Sequence
@@ -35,13 +37,12 @@ _log = logging.getLogger(__name__)
 class Ask(NamedTuple):
     """How a source of another machine was last asked for news."""
 
-    at_s: float
+    at_s: float  # Unix time
     rest_s: float  # until it is asked again
-    cursor: JSON | None
-    has_news: bool
+    news_at: str | None  # hash of the cursor behind which there was news; None: there was none
 
 
-_asks: dict[str, Ask] = {}
+Asks = dict[str, Ask]
 
 
 def today() -> str:
@@ -117,41 +118,61 @@ def pull_sources(ledger: Ledger, settings: Settings, *, progress: Progress = sil
     return report
 
 
-def has_news(ledger: Ledger, settings: Settings) -> bool:
-    """Whether reading on would bring something; a source that cannot be asked has none."""
+def has_news(ledger: Ledger, settings: Settings, asks: Asks | None = None) -> bool:
+    """Whether reading on would bring something; a source that cannot be asked has none.
+
+    Parameters
+    ----------
+    asks : dict, optional
+        How feeds and tables were asked before, by name; brought up to date. Those that were asked a moment ago are not asked.
+    """
     with ledger.begin() as connection:
         local = [(source, cursor_of(connection, source.name)) for source in incoming_sources(settings.incoming_location)]
     if any(_has_news(source, cursor) for source, cursor in local):
         return True
-    remote = _due(_configured_if_readable(settings)[0])
+    asks = {} if asks is None else asks
+    remote = _due(_configured_if_readable(settings)[0], asks)
     # Each a share of the time: one that is silent must not keep the others unasked.
-    return any(_has_remote_news(source, ledger, NEWS_WITHIN_S / len(remote)) for source in remote)
+    return any(_has_remote_news(source, ledger, asks, NEWS_WITHIN_S / len(remote)) for source in remote)
 
 
-def rest_s(before: Ask | None, cursor: JSON | None) -> float:
-    """Seconds until a source that has news is asked again: ever longer while no run can take them in.
+def read_asks(text: str | None) -> Asks:
+    """Read what `json.dumps` wrote of them; what makes no sense counts as never asked.
 
-    Parameters
-    ----------
-    before : Ask or None
-        The ask before this one.
-    cursor : JSON or None
-        Where reading would go on.
-
-    >>> once = Ask(0.0, 30.0, None, True)
-    >>> rest_s(None, None), rest_s(once, None), rest_s(once, {"cursor": "2"})
-    (30.0, 60.0, 30.0)
+    >>> read_asks('{"a": [1.0, 30.0, null], "b": 3}'), read_asks("no JSON"), read_asks(None)
+    ({'a': Ask(at_s=1.0, rest_s=30.0, news_at=None)}, {}, {})
     """
-    is_stuck = before is not None and before.has_news and before.cursor == cursor
+    try:
+        found = json.loads(text or "{}")
+    except ValueError:
+        return {}
+    return {name: ask for name, kept in found.items() if (ask := _ask(kept))} if isinstance(found, dict) else {}
+
+
+def _ask(kept: JSON) -> Ask | None:
+    match kept:
+        case [int() | float() as at_s, int() | float() as rest_s, str() | None as news_at]:
+            return Ask(at_s, rest_s, news_at)
+    return None
+
+
+def next_rest_s(before: Ask | None, news_at: str | None) -> float:
+    """Seconds until a source is asked again: ever longer while it has news that no run can take in.
+
+    >>> once = Ask(0.0, 30.0, "f00d")
+    >>> next_rest_s(None, "f00d"), next_rest_s(once, "f00d"), next_rest_s(once, "beef"), next_rest_s(once, None)
+    (30.0, 60.0, 30.0, 30.0)
+    """
+    is_stuck = before is not None and news_at is not None and before.news_at == news_at
     return min(2 * before.rest_s, MOST_REST_S) if before and is_stuck else REMOTE_EVERY_S
 
 
-def _has_remote_news(source: Source, ledger: Ledger, within_s: float) -> bool:
+def _has_remote_news(source: Source, ledger: Ledger, asks: Asks, within_s: float) -> bool:
     with ledger.begin() as connection:
         cursor = cursor_of(connection, source.name)
     found = _has_news(source, cursor, within_s)
-    rest = rest_s(_asks.get(source.name), cursor) if found else REMOTE_EVERY_S
-    _asks[source.name] = Ask(time.monotonic(), rest, cursor, found)
+    news_at = hashlib.sha256(json.dumps(cursor, sort_keys=True).encode()).hexdigest()[:16] if found else None
+    asks[source.name] = Ask(time.time(), next_rest_s(asks.get(source.name), news_at), news_at)
     return found
 
 
@@ -166,10 +187,11 @@ def _has_news(source: Source, cursor: JSON | None, within_s: float = NEWS_WITHIN
         return False
 
 
-def _due(sources: Sequence[Source]) -> list[Source]:
+def _due(sources: Sequence[Source], asks: Asks) -> list[Source]:
     """Sources of other machines that were not asked for a while."""
-    now_s = time.monotonic()
-    return [source for source in sources if (ask := _asks.get(source.name)) is None or now_s - ask.at_s >= ask.rest_s]
+    now_s = time.time()  # of any process: the daemon loads the definitions in a new one every minute
+    resting = {name for name, ask in asks.items() if 0 <= now_s - ask.at_s < ask.rest_s}
+    return [source for source in sources if source.name not in resting]
 
 
 def _feed(url: str) -> FeedConfig:
