@@ -136,7 +136,7 @@ def _answers(known: Facts, versions: Sequence[Row], policies: Sequence[Policy], 
 def _answer(known: Facts, decision: Row, held: Sequence[Row], policy: Mapping[str, Any] | None) -> str:
     """What a policy decided, when, and whether that can still be so; `policy` is the present one, None where there is none."""
     recorded = decision["published_policy"]
-    is_changed = bool(policy and recorded) and any(policy[name] != recorded.get(name) for name in _CHOOSING)  # type: ignore[index]
+    is_changed = policy is not None and recorded is not None and any(policy[name] != recorded.get(name) for name in _CHOOSING)
     if decision["is_kept"]:
         stands = f", {_named(held)}" if held else ", but no version holds it yet"
         verdict = f"keeps it in {decision['split']}{stands}"
